@@ -1,0 +1,1 @@
+"""RLHF of distilled reasoning models from a Balanced Actor Initialization."""

@@ -1,0 +1,1 @@
+"""Process entry points: one module a family of jobs, imported only when such a job runs."""

@@ -1,0 +1,63 @@
+"""`python -m bai_pipeline.jobs SPEC_URI`: run one job; what a subprocess or a pod is started with.
+
+The store's root is in `BAI_STORE`. Under Dagster, messages also travel over Pipes.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from bai_pipeline.errors import BaiPipelineError
+from bai_pipeline.jobs.runner import EXIT_REFUSED, read_spec, run_job
+from bai_pipeline.store import Store
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job; returns the exit code: 0 done, 1 crashed, 2 not a valid call, 3 refused."""
+    if len(arguments) != 1 or "BAI_STORE" not in os.environ:
+        print("usage: BAI_STORE=DIRECTORY python -m bai_pipeline.jobs store:jobs/IDENTITY/spec.json", file=sys.stderr)
+        return 2
+    if os.environ.get("BAI_DIE_WITH_PARENT") == "1":
+        # A killed orchestrator must leave no orphan behind (Linux; elsewhere the orchestrator's own clean-up serves).
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logger = logging.getLogger("bai_pipeline.jobs")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    with ExitStack() as stack:
+        handler: logging.Handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        if "DAGSTER_PIPES_CONTEXT" in os.environ:
+            from dagster_pipes import open_dagster_pipes
+
+            pipes = stack.enter_context(open_dagster_pipes())
+            logger.addHandler(_Forward(pipes.log))
+        store = Store(Path(os.environ["BAI_STORE"]))
+        try:
+            run_job(read_spec(arguments[0], store), store, logger)
+        except BaiPipelineError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return EXIT_REFUSED
+    return 0
+
+
+class _Forward(logging.Handler):
+    """Passes records on to another logger, with their level."""
+
+    def __init__(self, target: logging.Logger) -> None:
+        super().__init__()
+        self._target = target
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._target.log(record.levelno, record.getMessage())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""What a job is given, and what it gives back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bai_pipeline.jobspec import JobSpec, canonical_json
+from bai_pipeline.progress import Reporter
+
+Metadata = Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """A job at work.
+
+    `inputs` are local directories (or files) by the names of the specification, `work` is private to the job and
+    survives a kill, `out` is empty and becomes the job's object.
+    """
+
+    spec: JobSpec
+    inputs: Mapping[str, Path]
+    work: Path
+    out: Path
+    reporter: Reporter
+    cache: Path
+    """File that remembers digests of what the user brought."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a kind of job returns: metadata for the UI and, for what was brought by path, where it lies."""
+
+    metadata: Metadata = field(default_factory=dict)
+    brought: Path | None = None
+    """Reference this directory instead of publishing `out`."""
+    digest: str | None = None
+    """Content digest of `brought`."""
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """A data-quality check made inside a job."""
+
+    name: str
+    passed: bool
+    metadata: Metadata
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """The outcome of a finished job, kept beside its specification."""
+
+    job: str
+    object: str
+    digest: str
+    metadata: Metadata
+    checks: tuple[CheckOutcome, ...]
+
+    def to_json(self) -> str:
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "JobResult":
+        value = json.loads(text)
+        return cls(**{**value, "checks": tuple(CheckOutcome(**check) for check in value["checks"])})

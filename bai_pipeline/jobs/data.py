@@ -1,0 +1,75 @@
+"""Jobs that make or import tables."""
+
+import shutil
+from pathlib import Path
+
+from bai_pipeline.jobs.context import JobContext, Outcome
+from bai_pipeline.settings import PreferenceSettings, WorldSettings
+
+
+def pretraining_data(job: JobContext) -> Outcome:
+    from bai_pipeline.synthetic.world_tables import write_pretraining_data
+
+    return Outcome(write_pretraining_data(job.out, _world(job), _seed(job)))
+
+
+def sft_data(job: JobContext) -> Outcome:
+    """One directory a role, each with one table, so that a role's table is an input of its own."""
+    from bai_pipeline.synthetic.world_tables import write_sft_data
+    from bai_pipeline.tables import import_table
+
+    metadata: dict[str, float | int | str] = {}
+    for role, source in job.spec.settings["sources"].items():
+        out = job.out / role
+        out.mkdir()
+        if "style" in source:
+            metadata |= write_sft_data(out, _world(job), {role: source["style"]}, _seed(job))
+        else:
+            metadata[f"{role}_rows"] = import_table("sft", Path(source["path"]), out / f"{role}.parquet")
+    return Outcome(metadata)
+
+
+def prompts(job: JobContext) -> Outcome:
+    from bai_pipeline.synthetic.world_tables import write_prompts
+    from bai_pipeline.tables import import_table
+
+    if brought := job.spec.settings.get("brought"):
+        return Outcome({"rows": import_table("prompts", Path(brought["path"]), job.out / "prompts.parquet")})
+    return Outcome(write_prompts(job.out, _world(job), _seed(job)))
+
+
+def benchmark_data(job: JobContext) -> Outcome:
+    from bai_pipeline.evals import read_benchmark
+    from bai_pipeline.synthetic.world_tables import write_benchmark_data
+
+    sources = job.spec.settings["benchmarks"]
+    made = [name for name, source in sources.items() if source is None]
+    metadata = dict(write_benchmark_data(job.out, _world(job), made, _seed(job))) if made else {}
+    for name, source in sources.items():
+        if source is not None:
+            metadata[f"{name}_rows"] = len(read_benchmark(Path(source["path"])))
+            shutil.copyfile(source["path"], job.out / f"{name}.jsonl")
+    return Outcome(metadata)
+
+
+def preferences(job: JobContext) -> Outcome:
+    from bai_pipeline.tables import import_table
+
+    destination = job.out / "preferences.parquet"
+    if brought := job.spec.settings.get("brought"):
+        return Outcome({"rows": import_table("preferences", Path(brought["path"]), destination)})
+    from bai_pipeline.synthetic.preferences import write_preferences
+    from bai_pipeline.synthetic.world_tables import write_prompts
+
+    settings = PreferenceSettings.model_validate(job.spec.settings["preferences"])
+    write_prompts(job.work, _world(job), _seed(job), purpose="preferences", count=settings.prompts)
+    prompts = job.work / "prompts.parquet"
+    return Outcome(write_preferences(job.out, job.inputs, prompts, settings, _seed(job), job.reporter))
+
+
+def _world(job: JobContext) -> WorldSettings:
+    return WorldSettings.model_validate(job.spec.settings["world"])
+
+
+def _seed(job: JobContext) -> int:
+    return 0 if job.spec.seed is None else job.spec.seed

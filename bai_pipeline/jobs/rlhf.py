@@ -1,0 +1,33 @@
+"""The PPO job: from an actor to policies and metrics tables."""
+
+from pathlib import Path
+
+from bai_pipeline.jobs.context import JobContext, Outcome
+from bai_pipeline.settings import PpoSettings
+
+
+def ppo(job: JobContext) -> Outcome:
+    from bai_pipeline.ppo import run_ppo
+    from bai_pipeline.reward.scorers import build_scorer
+
+    settings = PpoSettings.model_validate(job.spec.settings["ppo"])
+    execution = job.spec.execution
+    critic = job.inputs.get("critic") or Path(job.spec.settings["critic"]["path"])
+    reward = job.spec.settings["reward"]
+    scorer = build_scorer(reward["kind"], job.inputs.get("reward_model") or reward["url"] or reward["function"])
+    metadata = run_ppo(
+        actor=job.inputs["actor"],
+        prompts=job.inputs["prompts"] / "prompts.parquet",
+        out=job.out,
+        work=job.work,
+        settings=settings,
+        seed=job.spec.seed or 0,
+        until_step=execution.until_step or 1,
+        checkpoint_every=execution.checkpoint_every or 1,
+        evaluate_at_step=execution.evaluate_at_step or 1,
+        report=job.reporter,
+        critic_init=critic,
+        reference=job.inputs["actor"] if settings.kl_coef > 0 else None,
+        scorer=scorer,
+    )
+    return Outcome(metadata)

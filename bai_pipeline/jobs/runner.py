@@ -1,0 +1,134 @@
+"""Running one job: from a specification in the store to an object in the store, once."""
+
+import fcntl
+import importlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bai_pipeline.errors import JobError
+from bai_pipeline.jobs.context import JobContext, JobResult, Outcome
+from bai_pipeline.jobs.reporter import JobReporter
+from bai_pipeline.jobspec import JobSpec, canonical_json
+from bai_pipeline.plan import reaches
+from bai_pipeline.store import Store
+from bai_pipeline.store.files import write_atomically
+
+EXIT_REFUSED = 3
+"""Exit code of a job process that refused its input: trying again would change nothing (a crash exits with 1)."""
+
+KINDS = {
+    "pretraining_data": "bai_pipeline.jobs.data:pretraining_data",
+    "sft_data": "bai_pipeline.jobs.data:sft_data",
+    "prompts": "bai_pipeline.jobs.data:prompts",
+    "benchmark_data": "bai_pipeline.jobs.data:benchmark_data",
+    "preferences": "bai_pipeline.jobs.data:preferences",
+    "import_checkpoint": "bai_pipeline.jobs.checkpoints:import_checkpoint",
+    "merge_weights": "bai_pipeline.jobs.checkpoints:merge_weights",
+    "merge": "bai_pipeline.jobs.checkpoints:merge",
+    "pretrain": "bai_pipeline.jobs.training:pretrain",
+    "finetune": "bai_pipeline.jobs.training:finetune",
+    "reward": "bai_pipeline.jobs.training:reward",
+    "ppo": "bai_pipeline.jobs.rlhf:ppo",
+    "evaluate": "bai_pipeline.jobs.evaluation:evaluate",
+    "ratio_table": "bai_pipeline.jobs.evaluation:ratio_table",
+    "paradigm_table": "bai_pipeline.jobs.evaluation:paradigm_table",
+    "figures": "bai_pipeline.jobs.evaluation:figures",
+    "report": "bai_pipeline.jobs.evaluation:report",
+}
+"""Where each kind of job is, imported when it is run."""
+
+
+def write_spec(spec: JobSpec, store: Store) -> str:
+    """Put a specification into the store for a job process to read; returns its URI."""
+    write_atomically(store.job_directory(spec.identity) / "spec.json", spec.to_json())
+    return f"store:jobs/{spec.identity}/spec.json"
+
+
+def read_spec(uri: str, store: Store) -> JobSpec:
+    """Read the specification that `write_spec` wrote.
+
+    Raises:
+        JobError: absent, malformed, or altered since its directory was named after its identity.
+    """
+    path = store.path(uri)
+    try:
+        spec = JobSpec.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobError(f"no job specification at {uri} (looked for {path})") from None
+    if spec.identity != path.parent.name:
+        raise JobError(f"{path} was altered: its identity is {spec.identity}, its directory is {path.parent.name}")
+    return spec
+
+
+def read_result(spec: JobSpec, store: Store) -> JobResult | None:
+    """The result of a job that is already done, as far as `spec.execution` asks for; None otherwise."""
+    path = store.root / "jobs" / spec.identity / "result.json"
+    if not path.is_file():
+        return None
+    result = JobResult.from_json(path.read_text(encoding="utf-8"))
+    where = store.path(result.object)
+    if not where.exists():
+        return None
+    return result if reaches(spec, store.open(result.object)) else None
+
+
+def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
+    """Run a job, or return the result it already has. Only one process runs a job at a time; others wait.
+
+    Raises:
+        JobError: unknown kind.
+        BaiPipelineError: whatever the job refuses; nothing is published then.
+    """
+    if spec.kind not in KINDS:
+        raise JobError(f"unknown kind of job {spec.kind!r}; known are {', '.join(KINDS)}")
+    directory = store.job_directory(spec.identity)
+    with _lock(directory / "lock", logger):
+        done = read_result(spec, store)
+        if done is not None:
+            logger.info(f"{spec.kind} {spec.identity} is already done: {done.object}")
+            return done
+        execution = spec.execution
+        attempt = {"ranks": execution.ranks, "zero_stage": execution.zero_stage, "until_step": execution.until_step}
+        with (directory / "attempts.jsonl").open("a", encoding="utf-8") as file:
+            file.write(canonical_json(attempt) + "\n")
+        result = _run(spec, store, directory, logger)
+        write_atomically(directory / "result.json", result.to_json())
+        return result
+
+
+def _run(spec: JobSpec, store: Store, directory: Path, logger: logging.Logger) -> JobResult:
+    inputs = {name: store.open(uri) for name, uri in spec.execution.inputs.items()}
+    work = directory / "work"
+    work.mkdir(exist_ok=True)
+    reporter = JobReporter(logger, directory / "progress.json")
+    with store.staging() as out:
+        context = JobContext(spec, inputs, work, out, reporter, cache=store.root / "cache" / "brought.json")
+        outcome = _function(spec.kind)(context)
+        if outcome.brought is None:
+            uri = store.publish(spec.kind, out)
+            digest = store.digest(uri)
+        else:
+            uri, digest = outcome.brought.resolve().as_uri(), str(outcome.digest)
+    if spec.kind != "ppo":
+        shutil.rmtree(work)
+    return JobResult(spec.identity, uri, digest, dict(outcome.metadata), tuple(reporter.checks))
+
+
+def _function(kind: str) -> Callable[[JobContext], Outcome]:
+    module, name = KINDS[kind].split(":")
+    function: Callable[[JobContext], Outcome] = getattr(importlib.import_module(module), name)
+    return function
+
+
+@contextmanager
+def _lock(path: Path, logger: logging.Logger) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another process runs this very job; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

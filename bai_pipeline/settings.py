@@ -1,0 +1,151 @@
+"""Settings of every stage: what is hashed into a job's identity.
+
+Presets (bai_pipeline/presets/*.yaml) give the values; no key exists in one preset alone. "paper" names the section of
+the BAI paper that fixes a value; "not given in the paper" marks our own choice.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Settings(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorldSettings(Settings):
+    """The embedded world of procedural tasks (not in the paper; see docs/design)."""
+
+    task_weights: dict[Literal["sum", "alt", "max"], Share]
+    """How often each task is drawn: sum mod 10, alternating sum mod 10, maximum."""
+    operands_min: Count
+    operands_max: Annotated[int, Field(ge=1, le=12)]
+    held_out_modulus: Annotated[int, Field(ge=2)]
+    """One problem in this many (by a hash of the problem) is never trained on."""
+    document_mix: dict[Literal["facts", "brief", "direct", "long", "noise", "chat"], Share]
+    """Shares of the kinds of pretraining documents."""
+    chat_mix: dict[Literal["noise", "direct", "brief", "long", "think"], Share]
+    """Shares of the kinds of answer in the chat documents of pretraining ("think" keeps the <think> markers)."""
+    direct_share: Share
+    """Share of direct answers (no steps) in the instruct SFT data."""
+    verification_passes: dict[Annotated[int, Field(ge=1, le=3)], Share]
+    """Shares of the number of self-verification passes in a long chain of thought."""
+    pretraining_documents: Count
+    sft_examples: Count
+    """SFT rows per role."""
+    prompts: Count
+    """Prompts in the PPO table."""
+    benchmark_problems: Count
+    """Held-out problems per benchmark."""
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        if self.operands_min > self.operands_max:
+            raise ValueError(f"operands_min {self.operands_min} is greater than operands_max {self.operands_max}")
+        for name in ("task_weights", "document_mix", "chat_mix", "verification_passes"):
+            if not any(getattr(self, name).values()):
+                raise ValueError(f"{name} needs a share above 0")
+        return self
+
+
+class ModelSettings(Settings):
+    """The tiny OLMoE that the embedded world trains (paper: OLMoE, 2.5B active of 25B)."""
+
+    num_hidden_layers: Count
+    hidden_size: Count
+    num_attention_heads: Count
+    num_experts: Count
+    num_experts_per_tok: Count
+    intermediate_size: Count
+    """Width of one expert."""
+    max_position_embeddings: Count
+
+
+class TrainingSettings(Settings):
+    """Supervised training: pretraining, SFT and the reward model (values not given in the paper)."""
+
+    steps: Count
+    batch_size: Count
+    """Sequences (or preference pairs) per optimizer step, over all ranks."""
+    learning_rate: Positive
+    warmup_steps: int = Field(ge=0)
+    """Linear warm-up; then cosine decay to a tenth of the learning rate."""
+    weight_decay: float = Field(ge=0.0)
+    adam_beta2: Share
+    max_grad_norm: Positive
+    aux_loss_coef: float = Field(ge=0.0)
+    """Router load-balancing loss; 0 switches it off."""
+    max_length: Count
+    """Tokens of a training sequence; longer examples are an error, documents are packed to it."""
+
+
+class PreferenceSettings(Settings):
+    """How preference pairs are sampled from SFT models (not given in the paper)."""
+
+    sampled_from: tuple[str, ...]
+    """SFT roles whose samples make the pairs."""
+    prompts: Count
+    samples_per_prompt: Count
+    max_new_tokens: Count
+    temperature: Positive
+    length_tolerance: Share | None
+    """None: any right response is paired with any wrong one. Otherwise both are of one model and their lengths differ
+    by at most this share (or 3 tokens), so that the reward model learns nothing from length."""
+
+
+class PpoSettings(Settings):
+    """PPO (paper, section 4.1 unless said otherwise). A step is one rollout batch."""
+
+    batch_size: Count
+    """Prompts per step, each sampled once (paper: 4096)."""
+    mini_batch_size: Count
+    """Responses per optimizer step (paper: 512)."""
+    epochs: Count
+    """Passes over a rollout batch (not given in the paper; 1)."""
+    actor_learning_rate: Positive
+    """Paper: 1e-6."""
+    critic_learning_rate: Positive
+    """Paper: 1e-6."""
+    warmup_updates: int = Field(ge=0)
+    """Optimizer steps of linear warm-up, constant after (length not given in the paper)."""
+    adam_beta1: Share
+    adam_beta2: Share
+    weight_decay: float = Field(ge=0.0)
+    max_grad_norm: Positive
+    """Not given in the paper; 1."""
+    gamma: Share
+    """Paper: 1."""
+    lam: Share
+    """GAE lambda, paper: 0.95."""
+    clip_range: Positive
+    """Not given in the paper; 0.2."""
+    value_clip_range: Positive | None
+    """None: unclipped value loss. Not given in the paper; 0.2."""
+    whiten_advantages: bool
+    """Not given in the paper; true."""
+    kl_coef: float = Field(ge=0.0)
+    """Per-token penalty kl_coef * (log pi_sample - log pi_ref); 0 loads no reference (not given in the paper)."""
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)]
+    max_prompt_tokens: Count
+    max_new_tokens: Count
+    """Not given in the paper for every stage; responses that reach it are truncated."""
+    missing_eos_penalty: float = Field(ge=0.0)
+    """Subtracted from the score of a truncated response; 0 in the paper."""
+
+
+class EvalSettings(Settings):
+    """Evaluation of the embedded benchmarks."""
+
+    benchmarks: tuple[str, ...]
+    max_new_tokens: Count
+    temperature: float = Field(ge=0.0)
+    """0 is greedy."""
+    batch_size: Count
+    bootstrap_iterations: Count

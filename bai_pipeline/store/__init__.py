@@ -1,0 +1,7 @@
+"""Objects by digest, refs by study: where every artefact lives."""
+
+from bai_pipeline.store.objects import ObjectTable, hash_file
+from bai_pipeline.store.refs import Ref, RefKey
+from bai_pipeline.store.store import Store
+
+__all__ = ["ObjectTable", "Ref", "RefKey", "Store", "hash_file"]
