@@ -61,9 +61,8 @@ def merge(job: JobContext) -> Outcome:
         tokenizer_from=settings["tokenizer_from"],
         code_version=job.spec.code_version,
         report=job.reporter,
+        chat_template=settings["chat_template"],
     )
-    if settings["chat_template"] is not None:
-        (job.out / "chat_template.jinja").write_text(settings["chat_template"], encoding="utf-8")
     job.reporter.check("identical_manifests", True, tensors=len(manifest.tensors))
     job.reporter.check("finite", True, tensors=len(manifest.tensors))
     return Outcome({"tensors": len(manifest.tensors), **{f"weight_{k}": v for k, v in recipe.flat_weights().items()}})
