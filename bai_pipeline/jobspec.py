@@ -32,7 +32,7 @@ class Execution:
     checkpoint_every: int | None = None
     on_collapse: str = "observe"
     ranks: int = 1
-    zero_stage: int = 0
+    zero_stage: int = 1
 
 
 @dataclass(frozen=True)

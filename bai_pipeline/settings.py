@@ -132,7 +132,6 @@ class PpoSettings(Settings):
     kl_coef: float = Field(ge=0.0)
     """Per-token penalty kl_coef * (log pi_sample - log pi_ref); 0 loads no reference (not given in the paper)."""
     temperature: Positive
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)]
     max_prompt_tokens: Count
     max_new_tokens: Count
     """Not given in the paper for every stage; responses that reach it are truncated."""

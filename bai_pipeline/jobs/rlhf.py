@@ -29,5 +29,6 @@ def ppo(job: JobContext) -> Outcome:
         critic_init=critic,
         reference=job.inputs["actor"] if settings.kl_coef > 0 else None,
         scorer=scorer,
+        deepspeed={"zero_optimization": {"stage": execution.zero_stage}},
     )
     return Outcome(metadata)

@@ -1,0 +1,72 @@
+# Every target works on a fresh clone: each begins by making .venv if it is missing or out of date.
+.PHONY: setup demo test soak lint types bench clean
+.DEFAULT_GOAL := setup
+SHELL := /bin/bash
+
+PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3) python3)
+# The build of torch that the constraints name; pip's own configuration decides between its CPU and CUDA wheels.
+TORCH ?= torch==2.13.0
+# Test processes; tests of one file stay in one process. WORKERS=0 runs them in pytest's own, for a debugger.
+WORKERS ?= 2
+# Further arguments for pytest, for example ARGS="-k gae".
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# Two single-threaded processes beat one with two threads; nothing here asks a network for anything.
+export OMP_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+export GX_ANALYTICS_ENABLED := false
+demo: export BAI_STUDY ?= micro
+demo: export BAI_STORE ?= $(CURDIR)/store
+demo: export DAGSTER_HOME := $(CURDIR)/.dagster_home
+# In CI a skipped test is a failed one (tests/conftest.py); a plain pytest call is more lenient.
+test soak: export CI ?= true
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt deploy/apt.txt
+	@deploy/install-system-packages
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "setup: needs Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1); name another: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { \
+	  echo "setup: needs a C compiler (cc or gcc) for just-in-time extensions; see deploy/apt.txt" >&2; exit 1; }
+	@echo "setup: installing into .venv (a few minutes the first time)"
+	@"$(PYTHON)" -m venv .venv || { echo "setup: cannot create .venv; on Debian install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input pip -c constraints.txt
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input "$(TORCH)" -c constraints.txt
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -e ".[dagster,evals,dev]" -c constraints.txt
+	@touch $@
+
+.dagster_home/dagster.yaml: deploy/dagster.yaml
+	@mkdir -p $(@D) && cp $< $@
+
+demo: $(STAMP) .dagster_home/dagster.yaml
+	@$(BIN)/python -m assets.demo
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+# lint and types come first because they are quick to say no; pytest's closing line is the last one printed.
+test: lint types
+	@$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile $(ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: $(STAMP)
+	@for file in benchmarks/bench_*.py; do \
+	  [ -e "$$file" ] || { echo "bench: no benchmarks/bench_*.py"; exit 1; }; \
+	  echo "bench: $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+# Removes what setup and the tools made. Results (the store, .dagster_home) are yours to remove.
+clean:
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""Rollouts as tensors."""
+
+import torch
+
+from bai_pipeline.ppo.experience import Experience, build_experience
+
+CPU = torch.device("cpu")
+
+
+def example() -> Experience:
+    return build_experience([[5, 6], [7, 8, 9]], [[10, 11, 2], [12]], [[-1.0, -2.0, -3.0], [-4.0]], 0, CPU)
+
+
+def test_an_entry_speaks_about_the_token_after_it() -> None:
+    batch = example()
+    assert batch.tokens.tolist() == [[5, 6, 10, 11, 2], [7, 8, 9, 12, 0]]
+    assert batch.targets[batch.mask].tolist() == [10, 11, 2, 12]
+    assert batch.sample_logprobs[batch.mask].tolist() == [-1, -2, -3, -4]
+    assert batch.inputs.tolist() == [[5, 6, 10, 11], [7, 8, 9, 12]]
+
+
+def test_real_entries_are_those_whose_input_is_no_padding() -> None:
+    batch = build_experience([[5, 6], [7]], [[10, 2], [12]], [[-1.0, -2.0], [-4.0]], 0, CPU)
+    assert batch.real.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_rows_are_trimmed_to_the_longest_of_them() -> None:
+    part = example().rows(torch.tensor([1]))
+    assert part.tokens.tolist() == [[7, 8, 9, 12]]
+    assert part.mask.tolist() == [[False, False, True]]
+    assert part.returns.shape == (1, 3)
+
+
+def test_every_row_is_in_one_mini_batch() -> None:
+    batch = build_experience([[5]] * 5, [[token] for token in range(10, 15)], [[0.0]] * 5, 0, CPU)
+    parts = list(batch.mini_batches([4, 0, 3, 1, 2], 2))
+    assert [part.targets[part.mask].tolist() for part in parts] == [[14, 10], [13, 11], [12]]
+
+
+def test_computing_in_chunks_puts_results_back_in_place() -> None:
+    batch = example()
+    for chunk in (1, 2):
+        result = batch.compute(lambda part: part.targets.float(), chunk)
+        assert result[batch.mask].tolist() == [10, 11, 2, 12]

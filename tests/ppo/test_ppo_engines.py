@@ -1,0 +1,134 @@
+"""The two DeepSpeed engines, and the models in them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import deepspeed
+import pytest
+import torch
+from deepspeed.ops import __compatible_ops__
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from bai_pipeline.errors import RewardError, TrainingError
+from bai_pipeline.ppo.engines import DEFAULT_DEEPSPEED, EXPERTS_IMPLEMENTATION, build_engine, load_actor, load_critic
+from bai_pipeline.reward.scorers import RewardModelScorer
+from bai_pipeline.settings import PpoSettings
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",  # DeepSpeed imports torch's inductor
+)
+
+TOKENS = torch.tensor([[1, 5, 9, 10, 11, 2], [1, 6, 8, 12, 2, 0]])
+
+
+def test_the_critic_starts_equal_to_the_reward_model(world: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    critic = load_critic(world / "reward", world / "actor", torch.float32)
+    messages, response = [{"role": "user", "content": "sum a 4 b 7"}], "b 4 + 7 = 1 , ans 1"
+    text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": response}], tokenize=False)
+    tokens = torch.tensor([tokenizer(str(text), add_special_tokens=False)["input_ids"]])
+    scorer = RewardModelScorer.load(world / "reward")
+    with torch.no_grad():
+        values = critic(tokens)[0].tolist()
+    for truncated, last in ((False, -1), (True, -2)):
+        score = scorer([messages], [response], [None], [truncated])[0]
+        assert values[last] == pytest.approx(score, abs=1e-6)
+
+
+def test_values_do_not_depend_on_padding(world: Path) -> None:
+    critic = load_critic(world / "reward", world / "actor", torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(critic(TOKENS)[1:, :5], critic(TOKENS[1:, :5]))
+
+
+def test_a_critic_from_a_policy_has_its_body_and_a_head_of_zeros(world: Path) -> None:
+    critic = load_critic(world / "actor", world / "actor", torch.float32)
+    assert not critic(TOKENS).any()
+    body = AutoModelForCausalLM.from_pretrained(world / "actor").model.state_dict()
+    for name, tensor in critic.model.base_model.state_dict().items():
+        assert torch.equal(tensor, body[name]), name
+
+
+def test_a_critic_with_a_foreign_tokenizer_is_refused(
+    world: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    shutil.copytree(world / "reward", tmp_path / "reward")
+    path = tmp_path / "reward" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["zebra"] = len(tokenizer)
+    path.write_text(json.dumps(content))
+    with pytest.raises(RewardError, match=r"cannot start from .*reward: its tokenizer .* actor .*; set critic_init"):
+        load_critic(tmp_path / "reward", world / "actor", torch.float32)
+
+
+def test_all_experts_run_as_grouped_matrix_products(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    grouped = torch.nn.functional.grouped_mm
+
+    def counted(*arguments: object, **options: object) -> torch.Tensor:
+        calls.append(1)
+        result: torch.Tensor = grouped(*arguments, **options)  # type: ignore[arg-type]
+        return result
+
+    monkeypatch.setattr(torch.nn.functional, "grouped_mm", counted)
+    for model in (
+        load_actor(world / "actor", torch.float32),
+        load_critic(world / "reward", world / "actor", torch.float32),
+    ):
+        calls.clear()
+        model(TOKENS)
+        assert len(calls) == 2 * 2  # up and down in each of 2 layers
+    assert EXPERTS_IMPLEMENTATION == "grouped_mm"
+
+
+def test_the_learning_rate_warms_up_over_updates_and_stays(with_settings: Callable[..., PpoSettings]) -> None:
+    module = nn.Linear(2, 1)
+    engine = build_engine(module, with_settings(warmup_updates=4), learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
+    rates = []
+    for _ in range(6):
+        rates.append(engine.get_lr()[0])
+        engine.backward(engine(torch.ones(1, 2)).sum())
+        engine.step()
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01])
+
+
+def test_the_gradient_norm_is_reported_before_clipping_and_the_update_is_torch_adamw_s(
+    with_settings: Callable[..., PpoSettings],
+) -> None:
+    settings = with_settings(max_grad_norm=0.5, weight_decay=0.1, warmup_updates=0)
+    module, twin = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    twin.load_state_dict(module.state_dict())
+    engine = build_engine(module, settings, learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.1)
+    for scale in (3.0, 0.01, -7.0):
+        x = scale * torch.tensor([[3.0, 4.0]])
+        engine.backward(engine(x).sum())
+        engine.step()
+        assert float(engine.get_global_grad_norm()) == pytest.approx(abs(scale) * 5)
+        twin(x).sum().backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        torch.testing.assert_close(module.weight, twin.weight)
+
+
+def test_no_extension_is_compiled_on_a_cpu(settings: PpoSettings) -> None:
+    """The name is undocumented: DeepSpeed is pinned to the version in which it works."""
+    assert deepspeed.__version__.startswith("0.19.8")
+    assert "deepspeed_shm_comm" in __compatible_ops__
+    build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
+    assert __compatible_ops__["deepspeed_shm_comm"] is False
+
+
+def test_a_deepspeed_config_cannot_override_the_study(settings: PpoSettings) -> None:
+    config = {**DEFAULT_DEEPSPEED, "gradient_clipping": 9.0, "optimizer": {"type": "Adam"}}
+    with pytest.raises(TrainingError, match="sets gradient_clipping, optimizer, which the study's ppo settings decide"):
+        build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, deepspeed=config)
+
+
+def test_several_ranks_are_refused(settings: PpoSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="PPO runs on one rank, WORLD_SIZE is 2"):
+        build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
