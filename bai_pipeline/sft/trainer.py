@@ -60,7 +60,7 @@ def training_arguments(
         raise TrainingError(
             f"expected at least batch_size = {training.batch_size} examples, got {examples}; nothing was trained"
         )
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         max_steps=training.steps,
         per_device_train_batch_size=training.batch_size // ranks,
@@ -84,6 +84,17 @@ def training_arguments(
         use_cpu=not torch.cuda.is_available(),
         deepspeed=None if deepspeed is None else str(deepspeed),
     )
+    if deepspeed is not None:
+        _join_process_group(arguments)
+    return arguments
+
+
+def _join_process_group(arguments: TrainingArguments) -> None:
+    """Make the ranks known to DeepSpeed: ZeRO-3 needs them when it loads a model, before there is a Trainer."""
+    from deepspeed import comm
+
+    _ = arguments.device  # joins torch's process group
+    comm.init_distributed(verbose=False)
 
 
 def run_training(
@@ -121,11 +132,11 @@ class FinishedTraining:
         """Write model and tokenizer to the directory `out` in `dtype`; gathers weights that are spread over ranks."""
         accelerator = self.trainer.accelerator
         wrapped: Any = self.trainer.model_wrapped
-        state = {name: tensor.to(dtype) for name, tensor in accelerator.get_state_dict(wrapped).items()}
-        model = accelerator.unwrap_model(wrapped)
+        gathered = accelerator.get_state_dict(wrapped)  # on every rank; may be None on all but the first
         if self.trainer.is_world_process_zero():
+            model = accelerator.unwrap_model(wrapped)
             model.to(dtype)  # what the saved config says
-            model.save_pretrained(out, state_dict=state)
+            model.save_pretrained(out, state_dict={name: tensor.to(dtype) for name, tensor in gathered.items()})
             tokenizer.save_pretrained(out)
 
 
