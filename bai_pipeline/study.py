@@ -293,7 +293,7 @@ def _cross_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Ite
         yield f"{at('headline_alpha')}: headline_alpha: {headline[0]} is not among alphas ({', '.join(keys)})"
     evaluate, until = raw.get("evaluate_at_step"), raw.get("until_step")
     if isinstance(evaluate, int) and isinstance(until, int) and evaluate > until:
-        yield f"{at('evaluate_at_step')}: evaluate_at_step: {evaluate} is never reached, the runs end at until_step {until}"
+        yield f"{at('evaluate_at_step')}: evaluate_at_step: {evaluate} is never reached, runs end at until_step {until}"
     for location, path in _path_values(raw):
         if not Path(path).exists():
             yield f"{at(*location)}: {'.'.join(map(str, location))}: no such file or directory: {path}"
@@ -315,7 +315,8 @@ def _reward_faults(raw: Mapping[str, Any], sources: Mapping[str, Any], at: Any) 
     if raw.get("critic_init") == "reward" and not has_model:
         yield f"{at('critic_init')}: critic_init: reward needs a reward model, but reward has neither path nor train"
     if reward.get("train") is not None and reward.get("init_from") not in sources:
-        yield f"{at('reward')}: reward.init_from: no SFT role {reward.get('init_from')!r}; the study has {', '.join(sources)}"
+        role = reward.get("init_from")
+        yield f"{at('reward')}: reward.init_from: no SFT role {role!r}; the study has {', '.join(sources)}"
     preferences, data = raw.get("preferences"), raw.get("data")
     brought = isinstance(data, dict) and data.get("preferences") is not None
     if reward.get("train") is not None and not brought and isinstance(preferences, dict):

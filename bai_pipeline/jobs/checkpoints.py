@@ -10,6 +10,7 @@ from bai_pipeline.jobs.context import JobContext, Metadata, Outcome
 def import_checkpoint(job: JobContext) -> Outcome:
     """Validate a checkpoint that the user brought; it is referenced where it lies, never copied."""
     from bai_pipeline.checkpoints import Checkpoint, check_finite, checkpoint_digest
+
     path = Path(job.spec.settings["brought"]["path"])
     checkpoint = Checkpoint.open(path)
     if job.spec.settings["role"] == "reward_model":

@@ -1,4 +1,4 @@
-"""The store: `objects/<kind>/<digest>/` whole or absent, `refs/…json` replaced atomically, `jobs/<identity>/` at work."""
+"""The store: `objects/<kind>/<digest>/` whole or absent, `refs/…json` replaced at once, `jobs/<identity>/` at work."""
 
 import json
 import shutil

@@ -82,7 +82,7 @@ def world(
     config.score_shift, config.score_scale = 0.5, 2.0
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(1)
-        reward = _sharpened(OlmoeForSequenceClassification(config))
+        reward = _sharpened(OlmoeForSequenceClassification(config))  # type: ignore[no-untyped-call]  # transformers
         policy.save_pretrained(root / "actor")
         reward.save_pretrained(root / "reward")
     for name in ("actor", "reward"):

@@ -31,9 +31,13 @@ def test_an_object_is_named_after_its_content(store: Store) -> None:
 
 
 def test_a_failed_job_leaves_nothing_behind(store: Store) -> None:
-    with pytest.raises(RuntimeError), store.staging() as directory:
-        (directory / "half").write_text("half")
-        raise RuntimeError
+    def fail() -> None:
+        with store.staging() as directory:
+            (directory / "half").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert store.objects() == []
     assert list((store.root / "staging").iterdir()) == []
 

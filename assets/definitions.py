@@ -1,0 +1,56 @@
+"""The composition root: the graph of the study that `BAI_STUDY` names, on the compute that `BAI_COMPUTE` names.
+
+Environment: `BAI_STUDY` (preset or study file, default micro), `BAI_STORE` (root of the store, default ./store) and
+`BAI_COMPUTE` (compute file, default local). Nothing heavy is imported here: every Dagster process loads this module.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import dagster as dg
+
+from assets.checkpoints import checkpoint_assets
+from assets.checks import asset_checks
+from assets.data import data_assets
+from assets.evaluation import evaluation_assets
+from assets.graph import Graph
+from assets.initialization import initialization_assets
+from assets.jobs import jobs_and_schedule
+from assets.rlhf import rlhf_assets
+from bai_pipeline.study import load_study
+from resources import Compute, StoreResource, StudyResource, build_compute, load_compute
+
+STAGES = (data_assets, checkpoint_assets, initialization_assets, rlhf_assets, evaluation_assets)
+
+
+def build_definitions(study: str, store: str, compute: Compute) -> dg.Definitions:
+    """The definitions of one study.
+
+    Args:
+        study: preset or path of a study file.
+        store: root of the store.
+    """
+    graph = Graph(load_study(study))
+    with warnings.catch_warnings():
+        # Partitions of checks are in preview; without them the check of alpha 0.9 would hide that of 0.1.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        made = [asset for stage in STAGES for asset in stage(graph)]
+        checks = asset_checks(graph)
+    definitions = dg.Definitions(
+        assets=[asset for asset in made if asset.key.path[-1] in graph.names],
+        asset_checks=checks,
+        resources={"study": StudyResource(source=study, store=StoreResource(root=store)), "compute": compute},
+        # The heavy work is in job processes; a process per step would only cost its start.
+        executor=dg.in_process_executor,
+    )
+    return dg.Definitions.merge(definitions, jobs_and_schedule(graph))
+
+
+def _from_environment() -> dg.Definitions:
+    file = os.environ.get("BAI_COMPUTE")
+    compute = build_compute(load_compute(Path(file) if file else None))
+    return build_definitions(os.environ.get("BAI_STUDY") or "micro", os.environ.get("BAI_STORE") or "store", compute)
+
+
+defs = _from_environment()

@@ -1,0 +1,84 @@
+"""Stage 5: benchmark scores, the paper's two tables with our numbers, figures of the dynamics, the report."""
+
+import dagster as dg
+
+from assets.execution import Materialized, materialize
+from assets.graph import Graph
+from assets.inline import inline_figures, inline_table
+from resources import ComputeResource, StudyResource
+
+
+def evaluation_assets(graph: Graph) -> list[dg.AssetsDefinition]:
+    return [*_scores(graph), *_tables(graph), *_pages(graph)]
+
+
+def _scores(graph: Graph) -> list[dg.AssetsDefinition]:
+    models = ("base_model", *(f"{role}_sft" for role in graph.study.sft), "paradigm_1_run", "paradigm_3_run")
+
+    @dg.asset(
+        partitions_def=graph.alphas,
+        deps=graph.deps("ppo_run", "benchmark_data"),
+        **graph.options("evaluation", "evaluate", "parquet"),
+    )
+    def benchmark_scores(
+        context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource
+    ) -> Materialized:
+        """Scores of the policy that PPO made of bai_actor, with standard errors and every sample."""
+        return materialize(context, study, compute)
+
+    @dg.asset(deps=graph.deps("benchmark_data", *models), **graph.options("evaluation", "evaluate", "parquet"))
+    def paradigm_scores(
+        context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource
+    ) -> Materialized:
+        """Scores of the base, the SFT models and the policies of the baselines."""
+        return materialize(context, study, compute)
+
+    return [benchmark_scores, paradigm_scores]
+
+
+def _tables(graph: Graph) -> list[dg.AssetsDefinition]:
+    study_alphas, headline = list(graph.study.alphas), [graph.study.headline_alpha]
+
+    @dg.asset(
+        deps=graph.deps("paradigm_scores", fan_in={"benchmark_scores": headline}),
+        **graph.options("evaluation", "paradigm_table", "table"),
+    )
+    def paradigm_table(
+        context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource
+    ) -> Materialized:
+        """The paradigms against BAI at the headline alpha, beside the paper's Table 1; what was not run is a hole."""
+        return materialize(context, study, compute, show=inline_table)
+
+    @dg.asset(
+        deps=graph.deps(fan_in={"benchmark_scores": study_alphas}),
+        **graph.options("evaluation", "ratio_table", "table"),
+    )
+    def ratio_table(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
+        """Scores over the study's alphas, beside the paper's Table 2; an alpha that was not run is a hole."""
+        return materialize(context, study, compute, show=inline_table)
+
+    return [paradigm_table, ratio_table]
+
+
+def _pages(graph: Graph) -> list[dg.AssetsDefinition]:
+    runs = {"ppo_run": list(graph.study.alphas)}
+
+    @dg.asset(
+        deps=graph.deps("paradigm_1_run", "paradigm_3_run", fan_in=runs),
+        **graph.options("evaluation", "figures", "matplotlib"),
+    )
+    def dynamics_figures(
+        context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource
+    ) -> Materialized:
+        """Length, score beside accuracy, and KL over the steps of every run; the numbers as CSV beside each figure."""
+        return materialize(context, study, compute, show=inline_figures)
+
+    @dg.asset(
+        deps=graph.deps("paradigm_table", "ratio_table", "paradigm_1_run", "paradigm_3_run", fan_in=runs),
+        **graph.options("evaluation", "report", "html"),
+    )
+    def report(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
+        """One page with the tables, the figures and what they show."""
+        return materialize(context, study, compute)
+
+    return [dynamics_figures, report]

@@ -1,0 +1,71 @@
+"""What the stages need to declare their assets: which there are, and what all of them have in common."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict
+
+import dagster as dg
+
+from assets.partitions import alpha_partitions, only
+from bai_pipeline.plan import CODE_VERSIONS, Plan
+from bai_pipeline.store import Store
+from bai_pipeline.study import Study
+
+OWNERS = ["team:post-training"]
+POOL = "jobs"
+"""The pool that limits how many jobs run at a time: cores on `local`, GPUs on a cluster (see dagster.yaml)."""
+RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+"""For jobs that crash or are killed: they go on from their last checkpoint. A refused input is never retried."""
+
+
+class Options(TypedDict):
+    """Arguments of `dg.asset` that all assets have."""
+
+    group_name: str
+    code_version: str
+    kinds: set[str]
+    owners: list[str]
+    pool: str
+    retry_policy: dg.RetryPolicy
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The graph of one study: an asset exists only if the study needs it."""
+
+    study: Study
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All assets, upstream first."""
+        return Plan(self.study, Store(Path())).assets  # the names depend on the study alone
+
+    @cached_property
+    def alphas(self) -> dg.StaticPartitionsDefinition:
+        return alpha_partitions(self.study)
+
+    def deps(self, *names: str, fan_in: Mapping[str, list[str]] | None = None) -> list[dg.AssetDep]:
+        """Those of the upstream assets that the study has; `fan_in` gives the alphas of the partitioned ones."""
+        result = [dg.AssetDep(name) for name in names if name in self.names]
+        return result + [dg.AssetDep(name, partition_mapping=only(keys)) for name, keys in (fan_in or {}).items()]
+
+    def options(self, group: str, job: str, *kinds: str) -> Options:
+        """For an asset of `group` that a `job` of this kind makes."""
+        return Options(
+            group_name=group,
+            code_version=CODE_VERSIONS[job],
+            kinds={"python", *kinds},
+            owners=OWNERS,
+            pool=POOL,
+            retry_policy=RETRIES,
+        )
+
+    def job_checks(self, asset: str, **descriptions: str) -> list[dg.AssetCheckSpec]:
+        """Checks that are made inside the job of an asset and reported by it."""
+        partitions = self.alphas if asset == "bai_actor" else None
+        return [
+            dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=partitions)
+            for name, text in descriptions.items()
+        ]

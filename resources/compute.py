@@ -1,0 +1,89 @@
+"""What every compute has in common: a job that is done is not run again, and only its result is believed."""
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import NamedTuple
+
+import dagster as dg
+
+from bai_pipeline.jobs.context import JobResult
+from bai_pipeline.jobs.runner import EXIT_REFUSED, read_result, run_job, write_spec
+from bai_pipeline.jobspec import JobSpec
+from bai_pipeline.store import Store
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""No job uses the network unless the compute file's `env` says otherwise."""
+IN_PROCESS = ("merge_weights",)
+"""Kinds of job that take milliseconds and no heavy import: a process of their own would only cost its start."""
+TAIL_LINES = 30
+
+
+class Finished(NamedTuple):
+    """A job that is done, and whether it had been done before."""
+
+    result: JobResult
+    reused: bool
+
+
+class Compute(ABC):
+    """Runs jobs; where is the business of each kind of compute."""
+
+    result_timeout: float = 0.0
+    """Seconds that a result may take to appear after its job ended well."""
+
+    @abstractmethod
+    def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
+        """Run the job of the specification at `uri` to its end.
+
+        Raises:
+            dagster.Failure: it did not end well; see `failure`.
+        """
+
+    def run(self, context: dg.AssetExecutionContext, spec: JobSpec, store: Store) -> Finished:
+        """The result of a job: the one it has, or the one of running it now.
+
+        Raises:
+            dagster.Failure: the job failed, or ended without a result.
+            BaiPipelineError: a job that runs in this process refuses its input.
+        """
+        done = read_result(spec, store)
+        if done is not None:
+            context.log.info("%s job %s is already done: %s", spec.kind, spec.identity, done.object)
+            return Finished(done, reused=True)
+        if spec.kind in IN_PROCESS:
+            return Finished(run_job(spec, store, context.log), reused=False)
+        uri = write_spec(spec, store)
+        context.log.info("%s job %s; its log: %s", spec.kind, spec.identity, log_file(spec, store))
+        self.launch(context, spec, uri, store)
+        return Finished(self._result(spec, store), reused=False)
+
+    def _result(self, spec: JobSpec, store: Store) -> JobResult:
+        deadline = time.monotonic() + self.result_timeout
+        while (result := read_result(spec, store)) is None:
+            if time.monotonic() >= deadline:
+                raise failure(spec, "ended without a result in the store", log_file(spec, store), [])
+            time.sleep(1.0)
+        return result
+
+
+ComputeResource = dg.ResourceParam[Compute]
+"""How an asset asks for the compute."""
+
+
+def log_file(spec: JobSpec, store: Store) -> Path:
+    """Where a job's output goes, all attempts one after another."""
+    return store.job_directory(spec.identity) / "log.txt"
+
+
+def failure(spec: JobSpec, how: str, log: Path, tail: list[str], exit_code: int | None = None) -> dg.Failure:
+    """The failure of a job: how it ended, where its log is, and the log's last lines.
+
+    A job that refused its input is not tried again: it would refuse it again. One that crashed or was killed is.
+    """
+    lines = "".join(f"\n  {line.rstrip()}" for line in tail[-TAIL_LINES:])
+    return dg.Failure(
+        f"{spec.kind} job {spec.identity} {how}; its log is {log}" + (f" and ends with:{lines}" if lines else ""),
+        metadata={"log": dg.MetadataValue.path(str(log)), "job": spec.identity},
+        allow_retries=exit_code != EXIT_REFUSED,
+    )

@@ -1,0 +1,91 @@
+"""Jobs as subprocesses on this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+import dagster as dg
+from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
+
+from bai_pipeline.jobspec import JobSpec
+from bai_pipeline.store import Store
+from resources.compute import OFFLINE, TAIL_LINES, Compute, failure, log_file
+from resources.compute_file import LocalSettings
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class LocalCompute(Compute):
+    """A subprocess a job; it never outlives the run that started it."""
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self.settings = settings
+
+    def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
+        log = log_file(spec, store)
+        with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
+            process = subprocess.Popen(
+                [*self.settings.command, uri],
+                env={**os.environ, **self.environment(store), **session.get_bootstrap_env_vars()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a group of its own: all of a job can be ended, and ctrl-C reaches only us
+                text=True,
+                errors="replace",
+            )
+            try:
+                tail = _forward(process, log)
+                code = process.wait()
+            finally:
+                _end(process, self.settings.termination_grace)
+        if code != 0:
+            raise failure(spec, _how_it_ended(code), log, tail, code)
+
+    def environment(self, store: Store) -> dict[str, str]:
+        """What a job's environment has besides this process's own."""
+        return {
+            **dict.fromkeys(_THREAD_VARIABLES, str(self.settings.threads)),
+            **OFFLINE,
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+            "BAI_DIE_WITH_PARENT": "1",
+            "BAI_STORE": str(store.root),
+            **self.settings.env,
+        }
+
+
+def _forward(process: subprocess.Popen[str], log: Path) -> list[str]:
+    """Copy a job's output to its log file and to the run's compute log; returns the last lines."""
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    assert process.stdout is not None
+    with process.stdout as output, log.open("a", encoding="utf-8") as file:
+        for line in output:
+            file.write(line)
+            file.flush()
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            tail.append(line)
+    return list(tail)
+
+
+def _end(process: subprocess.Popen[str], grace: float) -> None:
+    """End whatever of a job still runs: SIGTERM to its group, then SIGKILL."""
+    if process.poll() is not None:
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
