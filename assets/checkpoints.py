@@ -8,7 +8,8 @@ from resources import ComputeResource, StudyResource
 
 
 def checkpoint_assets(graph: Graph) -> list[dg.AssetsDefinition]:
-    return [_base_model(graph), *(_sft(graph, role) for role in graph.study.sft), _reward_model(graph)]
+    models = [_base_model(graph), *(_sft(graph, role) for role in graph.study.sft), _reward_model(graph)]
+    return models + ([_critic_model(graph)] if "critic_model" in graph.names else [])
 
 
 def _base_model(graph: Graph) -> dg.AssetsDefinition:
@@ -57,6 +58,15 @@ def _reward_model(graph: Graph) -> dg.AssetsDefinition:
         return materialize(context, study, compute)
 
     return reward_model
+
+
+def _critic_model(graph: Graph) -> dg.AssetsDefinition:
+    @dg.asset(check_specs=_import_checks(graph, "critic_model", True), **_options(graph, "import_checkpoint", True))
+    def critic_model(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
+        """The brought checkpoint that the critic starts from."""
+        return materialize(context, study, compute)
+
+    return critic_model
 
 
 def _options(graph: Graph, job: str, brought: bool) -> Options:

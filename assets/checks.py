@@ -24,6 +24,17 @@ PARTITIONED = ("bai_actor", "ppo_run", "benchmark_scores")
 _ROUNDING = 1e-9
 """An estimate of a KL is zero or more up to rounding."""
 
+SOUND_ROWS = [rows_at_least(1), unique("table", "id"), between("shortest_text", 1, None)]
+SOUND_TRAINING_ROWS = [*SOUND_ROWS, always("held_out_problems", 0)]
+COMPLETE_SCORES = [
+    rows_at_least(1),
+    unique("model", "benchmark"),
+    not_null("score"),
+    between("score", 0.0, 1.0),
+    between("stderr", 0.0, 1.0),
+    between("n", 1, None),
+]
+
 
 def asset_checks(graph: Graph) -> list[dg.AssetChecksDefinition]:
     """All checks of the assets that the study has, besides those that jobs make themselves."""
@@ -33,13 +44,14 @@ def asset_checks(graph: Graph) -> list[dg.AssetChecksDefinition]:
         "weights_sum_to_one",
         "Every merge's weights sum to 1, none is negative, alpha is in [0, 1] and alpha + beta = 1.",
         frames.merge_weights,
-        _expected_weights(graph),
+        expected_weights(graph),
         blocking=True,
     )
     return [weights, *_data_checks(graph), *_run_checks(graph), *_score_checks(graph), *_recipe_checks(graph)]
 
 
-def _expected_weights(graph: Graph) -> list[Expected]:
+def expected_weights(graph: Graph) -> list[Expected]:
+    """Of merge_weights: a row per merge whose weights sum to one, as recorded and as summed here."""
     low, high = 1.0 - WEIGHT_TOLERANCE, 1.0 + WEIGHT_TOLERANCE
     sums = ("weight_sum", "sum_of_weights", "sum_of_sft_weights")
     return [
@@ -53,48 +65,45 @@ def _expected_weights(graph: Graph) -> list[Expected]:
     ]
 
 
-def _data_checks(graph: Graph) -> list[dg.AssetChecksDefinition]:
-    whole = [rows_at_least(1), unique("table", "id"), between("shortest_text", 1, None)]
-    training = [*whole, always("held_out_problems", 0)]
-    names = ("pretraining_data", "sft_data", "preference_data", "prompts")
-    text = "No text is empty, no id appears twice, and no held-out problem is stated."
-    checks = [_frame_check(graph, n, "rows_are_sound", text, frames.texts, training) for n in names if n in graph.names]
-    text = "No text is empty and no id appears twice in a benchmark."
-    return [*checks, _frame_check(graph, "benchmark_data", "rows_are_sound", text, frames.texts, whole)]
-
-
-def _run_checks(graph: Graph) -> list[dg.AssetChecksDefinition]:
-    ppo = graph.study.ppo
-    expected = [
+def expected_metrics(graph: Graph) -> list[Expected]:
+    """Of a `steps` table: each step once and in order, values finite and within their bounds."""
+    return [
         rows_at_least(len(graph.study.seeds) * graph.study.until_step),
         unique("seed", "step"),
         always("step_increase", 1),
         always("non_finite", 0),
         always("length_ordered", True),
         between("length_min", 1, None),
-        between("length_max", None, ppo.max_new_tokens),
+        between("length_max", None, graph.study.ppo.max_new_tokens),
         between("truncated_share", 0.0, 1.0),
         between("clip_fraction", 0.0, 1.0),
         between("kl_train_sample", -_ROUNDING, None),
         between("kl_mismatch", -_ROUNDING, None),
     ]
+
+
+def _data_checks(graph: Graph) -> list[dg.AssetChecksDefinition]:
+    names = ("pretraining_data", "sft_data", "preference_data", "prompts")
+    text = "No text is empty, no id appears twice, and no held-out problem is stated."
+    training = [(name, text, SOUND_TRAINING_ROWS) for name in names if name in graph.names]
+    benchmarks = ("benchmark_data", "No text is empty and no id appears twice in a benchmark.", SOUND_ROWS)
+    return [
+        _frame_check(graph, name, "rows_are_sound", description, frames.texts, expected)
+        for name, description, expected in [*training, benchmarks]
+    ]
+
+
+def _run_checks(graph: Graph) -> list[dg.AssetChecksDefinition]:
     text = "Each step once and in order, all values finite, KL zero or more, lengths within their bounds."
     names = [name for name in ("paradigm_1_run", "paradigm_3_run", "ppo_run") if name in graph.names]
+    expected = expected_metrics(graph)
     return [_frame_check(graph, name, "metrics_are_sound", text, frames.steps, expected) for name in names]
 
 
 def _score_checks(graph: Graph) -> list[dg.AssetChecksDefinition]:
-    expected = [
-        rows_at_least(1),
-        unique("model", "benchmark"),
-        not_null("score"),
-        between("score", 0.0, 1.0),
-        between("stderr", 0.0, 1.0),
-        between("n", 1, None),
-    ]
     text = "Every benchmark has a score in [0, 1] for every model."
     names = ("benchmark_scores", "paradigm_scores")
-    return [_frame_check(graph, name, "scores_are_complete", text, frames.scores, expected) for name in names]
+    return [_frame_check(graph, name, "scores_are_complete", text, frames.scores, COMPLETE_SCORES) for name in names]
 
 
 def _frame_check(
@@ -136,7 +145,7 @@ def _recipe_check(graph: Graph, asset: str) -> dg.AssetChecksDefinition:
 
         plan, alpha = study.plan(), context.partition_key if partitions is not None else None
         ((_, path),) = frames.objects(plan, asset, alpha)
-        recipe = plan.recipe(alpha)
+        recipe = plan.requested_recipe(alpha)
         try:
             check_recorded_recipe(read_manifest(path), recipe)
         except BaiPipelineError as error:

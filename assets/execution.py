@@ -11,6 +11,8 @@ import dagster as dg
 
 from bai_pipeline.errors import BaiPipelineError
 from bai_pipeline.jobs.context import JobResult
+from bai_pipeline.jobs.runner import read_failed_checks
+from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Ref, RefKey, Store
 from resources import Compute, Finished, StudyResource
 
@@ -20,6 +22,9 @@ else:
     Materialized = dg.MaterializeResult  # Dagster does not recognize the subscripted class on assets with checks
 
 Metadata = Mapping[str, dg.MetadataValue | float | int | str]
+RETRIES = 2
+RETRY_DELAY = 10.0
+"""Seconds before the first retry; twice as long before the second."""
 Show = Callable[[Path], Metadata]
 """Makes metadata of an object's directory: an inline table, a figure."""
 
@@ -30,7 +35,8 @@ def materialize(
     """Materialize the asset in hand, at the run's alpha if it is partitioned.
 
     Raises:
-        dagster.Failure: a job failed, or something refused its input (never retried).
+        dagster.Failure: something refused its input.
+        dagster.RetryRequested: a job failed in a way that may pass.
     """
     asset = context.asset_key.path[-1]
     alpha = context.partition_key if context.assets_def.partitions_def is not None else None
@@ -39,12 +45,13 @@ def materialize(
         plan = study.plan()
         for key in plan.keys(asset, alpha):
             spec = plan.spec(key)
-            done[key] = compute.run(context, spec, plan.store)
+            with crashes_are_retried(context), failed_checks_are_reported(context, spec, plan.store, alpha):
+                done[key] = compute.run(context, spec, plan.store)
             result = done[key].result
             plan.store.write_ref(key, Ref(result.object, result.digest, spec.identity, dict(spec.inputs)))
     results = [finished.result for finished in done.values()]
     metadata: dict[str, object] = {} if alpha is None else {"alpha": float(alpha)}
-    metadata |= {**_readings(results), **_provenance(done, plan.store)}
+    metadata |= {**readings(done), **_provenance(done, plan.store)}
     if show is not None:
         metadata |= show(plan.store.path(results[0].object))
     return dg.MaterializeResult(
@@ -63,25 +70,69 @@ def refusals_are_final() -> Iterator[None]:
         raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
 
 
-def _readings(results: Sequence[JobResult]) -> dict[str, float | str]:
-    """The jobs' own metadata: numbers as floats (Dagster plots them over alpha), means if there are several jobs."""
-    readings: dict[str, float | str] = {}
+@contextmanager
+def crashes_are_retried(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """A job that crashed or was killed is started again; it goes on from its last checkpoint.
+
+    A `RetryPolicy` on the asset would do the same, and would start the job again when someone cancels the run.
+    """
+    try:
+        yield
+    except dg.Failure as failure:
+        if not failure.allow_retries:
+            raise
+        delay = RETRY_DELAY * 2**context.retry_number
+        raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=delay) from failure
+
+
+@contextmanager
+def failed_checks_are_reported(
+    context: dg.AssetExecutionContext, spec: JobSpec, store: Store, alpha: str | None
+) -> Iterator[None]:
+    """A job that was refused has no result to return its checks with: they go straight to the event log."""
+    try:
+        yield
+    except dg.Failure:
+        for check in read_failed_checks(spec, store):
+            context.instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=context.asset_key,
+                    check_name=check.name,
+                    passed=False,
+                    metadata=dict(check.metadata),
+                    partition=alpha,
+                )
+            )
+        raise
+
+
+def readings(done: Mapping[RefKey, Finished]) -> Metadata:
+    """The jobs' own metadata: numbers as floats, so that Dagster plots them over alpha.
+
+    Means over seeds; of different models (rows of a table) there is no mean, only a table.
+    """
+    results = [finished.result for finished in done.values()]
+    if len({key.part for key in done}) > 1:
+        return {"readings": dg.MetadataValue.table([_record(key, f.result.metadata) for key, f in done.items()])}
+    values_of: dict[str, float | str] = {}
     for name, value in results[0].metadata.items():
         values = [result.metadata.get(name) for result in results]
         numbers = [float(v) for v in values if isinstance(v, int | float)]
         if len(numbers) == len(results):
-            readings[name] = fmean(numbers)
+            values_of[name] = fmean(numbers)
         elif len(results) == 1:
-            readings[name] = str(value)
-    return readings
+            values_of[name] = str(value)
+    return values_of
+
+
+def _record(key: RefKey, values: Mapping[str, float | int | str]) -> dg.TableRecord:
+    return dg.TableRecord({"ref": str(key), **values})
 
 
 def _provenance(done: Mapping[RefKey, Finished], store: Store) -> Metadata:
     records = [
-        dg.TableRecord(
-            {"ref": str(key), "job": finished.result.job, "object": finished.result.object, "reused": finished.reused}
-        )
-        for key, finished in done.items()
+        _record(key, {"job": result.job, "object": result.object, "reused": reused})
+        for key, (result, reused) in done.items()
     ]
     provenance: dict[str, dg.MetadataValue | float | int | str] = {"jobs": dg.MetadataValue.table(records)}
     provenance["reused"] = str(all(finished.reused for finished in done.values())).lower()

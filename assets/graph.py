@@ -16,8 +16,6 @@ from bai_pipeline.study import Study
 OWNERS = ["team:post-training"]
 POOL = "jobs"
 """The pool that limits how many jobs run at a time: cores on `local`, GPUs on a cluster (see dagster.yaml)."""
-RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
-"""For jobs that crash or are killed: they go on from their last checkpoint. A refused input is never retried."""
 
 
 class Options(TypedDict):
@@ -28,7 +26,6 @@ class Options(TypedDict):
     kinds: set[str]
     owners: list[str]
     pool: str
-    retry_policy: dg.RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,6 @@ class Graph:
             kinds={"python", *kinds},
             owners=OWNERS,
             pool=POOL,
-            retry_policy=RETRIES,
         )
 
     def job_checks(self, asset: str, **descriptions: str) -> list[dg.AssetCheckSpec]:

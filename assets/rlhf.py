@@ -8,7 +8,7 @@ from resources import ComputeResource, StudyResource
 
 
 def rlhf_assets(graph: Graph) -> list[dg.AssetsDefinition]:
-    shared = ("prompts", "reward_model")
+    shared = ("prompts", "reward_model", "critic_model")
 
     @dg.asset(
         partitions_def=graph.alphas,

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from bai_pipeline.errors import StoreError
+from bai_pipeline.errors import BaiPipelineError, StoreError
 from bai_pipeline.jobspec import Execution, JobSpec, Json
 from bai_pipeline.merging.recipe import Recipe, bai_recipe, stage_1_recipe
 from bai_pipeline.store import Ref, RefKey, Store
-from bai_pipeline.study import Study
+from bai_pipeline.study import CriticPath, Study
 
 CODE_VERSIONS = {
     "pretraining_data": "1",
@@ -68,6 +68,7 @@ class Plan:
         names += ["prompts", "benchmark_data", "base_model", *(f"{role}_sft" for role in study.sft)]
         names += ["preference_data"] if study.reward.train else []
         names += ["reward_model"] if study.reward.has_model else []
+        names += ["critic_model"] if isinstance(study.critic_init, CriticPath) else []
         names += ["merge_weights", "merged_sft", "bai_actor"]
         names += [f"paradigm_{n}_run" for n in (1, 3) if self._paradigm_role(n)]
         return [
@@ -115,11 +116,6 @@ class Plan:
         self._used = []
         return _BUILDERS.get(key.asset, _sft)(self, key)
 
-    def used(self, key: RefKey) -> list[RefKey]:
-        """The upstream refs that `spec` read."""
-        self.spec(key)
-        return list(dict.fromkeys(self._used))
-
     def status(self) -> dict[RefKey, Status]:
         """The state of every ref of the study; one is stale also when something upstream of it is not fresh."""
         result: dict[RefKey, Status] = {}
@@ -138,17 +134,22 @@ class Plan:
             return False
         return reaches(spec, path)
 
-    def recipe(self, alpha: str | None) -> Recipe:
-        """Stage 1 (`alpha` None) or Stage 2 of this study, from the rows of merge_weights.
+    def requested_recipe(self, alpha: str | None) -> Recipe:
+        """Stage 1 (`alpha` None) or Stage 2 as the study file asks for it; roles in alphabetical order."""
+        return _recipe(alpha, self.study.sft_weights)
 
-        An alpha of the grid that the study does not list takes the Stage 1 weights of the table.
+    def recipe(self, alpha: str | None) -> Recipe:
+        """Stage 1 or Stage 2 from the rows of merge_weights; an alpha that has no row takes the Stage 1 weights.
+
+        Raises:
+            RecipeError: the table's weights are not those of a merge.
+            StoreError: the table is not there, or says something else than the study.
         """
-        key = RefKey(self.study.name, "merge_weights")
-        rows = merge_weight_rows(self.store, self._read(key))
-        weights = rows.get(alpha or "merged_sft", rows["merged_sft"])
-        if weights != self.study.sft_weights:
-            self._used.append(key)  # else an added alpha, which changes the table, would make every merge stale
-        return stage_1_recipe(weights) if alpha is None else bai_recipe(float(alpha), weights)
+        rows = merge_weight_rows(self.store, self._read(RefKey(self.study.name, "merge_weights")))
+        recipe = _recipe(alpha, rows.get(alpha or "merged_sft", rows["merged_sft"]))
+        if recipe != self.requested_recipe(alpha):
+            raise StoreError("merge_weights does not hold the weights of the study; materialize it again")
+        return recipe
 
     # -- internals ---------------------------------------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ class Plan:
             return Status("absent", "never materialized")
         try:
             spec = self.spec(key)
-        except StoreError as error:
+        except BaiPipelineError as error:
             return Status("stale", str(error))
         waiting = [str(k) for k in dict.fromkeys(self._used) if k in known and known[k].state != "fresh"]
         if waiting:
@@ -218,6 +219,13 @@ def merge_weight_rows(store: Store, ref: Ref) -> dict[str, dict[str, float]]:
     """merge -> {role: Stage 1 weight} from the merge_weights table; merge is "merged_sft" or an alpha."""
     table = json.loads((store.open(ref.object) / "merge_weights.json").read_text(encoding="utf-8"))
     return {row["merge"]: {role: float(w) for role, w in row["sft_weights"].items()} for row in table}
+
+
+def _recipe(alpha: str | None, sft_weights: Mapping[str, float]) -> Recipe:
+    weights = dict(
+        sorted(sft_weights.items())
+    )  # the order fixes the bytes, so it must not depend on how a file is written
+    return stage_1_recipe(weights) if alpha is None else bai_recipe(float(alpha), weights)
 
 
 def fingerprint(path: Path) -> Json:
@@ -303,6 +311,11 @@ def _reward_model(plan: Plan, key: RefKey) -> JobSpec:
     return plan._spec("reward", inputs, {"training": study.reward_training.model_dump(mode="json")}, study.chain_seed)
 
 
+def _critic_model(plan: Plan, key: RefKey) -> JobSpec:
+    assert isinstance(plan.study.critic_init, CriticPath)
+    return plan._spec("import_checkpoint", {}, {"role": "critic", "brought": fingerprint(plan.study.critic_init.path)})
+
+
 def _merge_weights(plan: Plan, key: RefKey) -> JobSpec:
     study = plan.study
     return plan._spec("merge_weights", {}, {"alphas": list(study.alphas), "sft_weights": study.sft_weights})
@@ -333,12 +346,11 @@ def _ppo(plan: Plan, key: RefKey) -> JobSpec:
         inputs["reward_model"] = plan._asset("reward_model")
     if study.critic_init == "reward":
         inputs["critic"] = plan._asset("reward_model")
-    elif study.critic_init == "policy":
-        inputs["critic"] = actor
+    else:
+        inputs["critic"] = actor if study.critic_init == "policy" else plan._asset("critic_model")
     settings = {
         "ppo": study.ppo.model_dump(mode="json"),
         "reward": study.reward.model_dump(mode="json", include={"kind", "url", "function"}),
-        "critic": study.critic_init if isinstance(study.critic_init, str) else fingerprint(study.critic_init.path),
     }
     return plan._spec(
         "ppo",
@@ -426,6 +438,7 @@ _BUILDERS: dict[str, Callable[[Plan, RefKey], JobSpec]] = {
     "base_model": _base_model,
     "preference_data": _preference_data,
     "reward_model": _reward_model,
+    "critic_model": _critic_model,
     "merge_weights": _merge_weights,
     "merged_sft": _merge,
     "bai_actor": _merge,

@@ -108,7 +108,7 @@ class Study(Settings):
     """A loaded study; see docs/guide/study-file.md for every key."""
 
     name: Name
-    alphas: tuple[AlphaKey, ...]
+    alphas: Annotated[tuple[AlphaKey, ...], Field(min_length=1)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     chain_seed: int
     headline_alpha: AlphaKey
@@ -261,11 +261,7 @@ def _cross_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Ite
 
     sft = raw.get("sft") if isinstance(raw.get("sft"), dict) else {}
     sources = {role: source for role, source in (sft or {}).items() if isinstance(source, dict)}
-    weights: dict[str, float] = {}
-    for role, source in sources.items():
-        weight = source.get("weight")
-        if isinstance(weight, int | float) and not isinstance(weight, bool):
-            weights[role] = float(weight)
+    weights = {role: w for role, source in sources.items() if (w := _number(source.get("weight"))) is not None}
     if weights and len(weights) == len(sources):
         total = math.fsum(weights.values())
         if abs(total - 1.0) > WEIGHT_TOLERANCE:
@@ -284,6 +280,10 @@ def _cross_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Ite
         if isinstance(role, str) and sources and role not in sources:
             yield f"{at(key)}: {key}: no SFT role {role!r}; the study has {', '.join(sources)}"
     yield from _reward_faults(raw, sources, at)
+    yield from _unused_faults(raw, sources, at)
+    seeds = raw.get("seeds")
+    if isinstance(seeds, list) and any(seeds.count(seed) > 1 for seed in seeds):
+        yield f"{at('seeds')}: seeds: the same seed appears twice in {seeds}"
     alphas = raw.get("alphas")
     keys = _alpha_keys(alphas)
     if len(keys) != len(set(keys)):
@@ -291,9 +291,10 @@ def _cross_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Ite
     headline = _alpha_keys([raw.get("headline_alpha")])
     if keys and headline and headline[0] not in keys:
         yield f"{at('headline_alpha')}: headline_alpha: {headline[0]} is not among alphas ({', '.join(keys)})"
-    evaluate, until = raw.get("evaluate_at_step"), raw.get("until_step")
-    if isinstance(evaluate, int) and isinstance(until, int) and evaluate > until:
-        yield f"{at('evaluate_at_step')}: evaluate_at_step: {evaluate} is never reached, runs end at until_step {until}"
+    evaluate, until = _number(raw.get("evaluate_at_step")), _number(raw.get("until_step"))
+    if evaluate is not None and until is not None and evaluate > until:
+        place = at("evaluate_at_step")
+        yield f"{place}: evaluate_at_step: {evaluate:g} is never reached, runs end at until_step {until:g}"
     for location, path in _path_values(raw):
         if not Path(path).exists():
             yield f"{at(*location)}: {'.'.join(map(str, location))}: no such file or directory: {path}"
@@ -323,6 +324,35 @@ def _reward_faults(raw: Mapping[str, Any], sources: Mapping[str, Any], at: Any) 
         for role in preferences.get("sampled_from") or ():
             if role not in sources:
                 yield f"{at('preferences', 'sampled_from')}: preferences.sampled_from: no SFT role {role!r}"
+
+
+def _unused_faults(raw: Mapping[str, Any], sources: Mapping[str, Any], at: Any) -> Iterator[str]:
+    """Data that nothing would read: most likely a misspelt name."""
+    data = raw.get("data")
+    brought: Mapping[str, Any] = data if isinstance(data, dict) else {}
+    tables = {key: value if isinstance(value, dict) else {} for key, value in brought.items()}
+    trained = [role for role, source in sources.items() if source.get("train") is not None]
+    for role in tables.get("sft", {}):
+        if role not in trained:
+            yield f"{at('data', 'sft', role)}: data.sft.{role}: no SFT role {role!r} is trained"
+    evals = raw.get("evals")
+    wanted = evals.get("benchmarks") if isinstance(evals, dict) else None
+    for name in tables.get("benchmarks", {}):
+        if name not in (wanted or ()):
+            yield f"{at('data', 'benchmarks', name)}: data.benchmarks.{name}: {name!r} is not among evals.benchmarks"
+    reward = raw.get("reward")
+    if brought.get("preferences") is not None and not (isinstance(reward, dict) and reward.get("train")):
+        yield f"{at('data', 'preferences')}: data.preferences: no reward model is trained on it (reward has no train)"
+
+
+def _number(value: object) -> float | None:
+    """A number, also a quoted one, as pydantic reads it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _given(source: Mapping[str, Any]) -> str:

@@ -103,6 +103,9 @@ def _prompts_faults(row: Row) -> Iterator[str]:
     if not isinstance(row.get("id"), str) or not row["id"]:
         yield f"id must be non-empty text, got {_shown(row.get('id'))}"
     yield from _messages_faults(row, "messages", "user")
+    for column in ("answer", "verifier"):
+        if row.get(column) is not None and not isinstance(row[column], str):
+            yield f"{column} must be text, got {_shown(row[column])}"
     if row.get("verifier") is not None and row.get("answer") is None:
         yield f"verifier {row['verifier']!r} needs an answer"
 
@@ -112,6 +115,8 @@ def _sft_faults(row: Row) -> Iterator[str]:
 
 
 def _preferences_faults(row: Row) -> Iterator[str]:
+    if row.get("id") is not None and not isinstance(row["id"], str):
+        yield f"id must be text, got {_shown(row['id'])}"
     yield from _messages_faults(row, "prompt", "user")
     for column in ("chosen", "rejected"):
         if not isinstance(row.get(column), str) or not row[column].strip():

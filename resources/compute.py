@@ -11,9 +11,11 @@ from bai_pipeline.jobs.context import JobResult
 from bai_pipeline.jobs.runner import EXIT_REFUSED, read_result, run_job, write_spec
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
+from resources.compute_file import KubernetesSettings, LocalSettings
 
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """No job uses the network unless the compute file's `env` says otherwise."""
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 IN_PROCESS = ("merge_weights",)
 """Kinds of job that take milliseconds and no heavy import: a process of their own would only cost its start."""
 TAIL_LINES = 30
@@ -69,6 +71,18 @@ class Compute(ABC):
 
 ComputeResource = dg.ResourceParam[Compute]
 """How an asset asks for the compute."""
+
+
+def job_environment(settings: LocalSettings | KubernetesSettings, store: Store) -> dict[str, str]:
+    """Environment variables of a job, wherever it runs; the compute file's own come last."""
+    return {
+        **dict.fromkeys(_THREADS, str(settings.threads)),
+        **_OFFLINE,
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "BAI_STORE": str(store.root),
+        **settings.env,
+    }
 
 
 def log_file(spec: JobSpec, store: Store) -> Path:

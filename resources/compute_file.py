@@ -24,6 +24,9 @@ from bai_pipeline.yaml_lines import Location, load_with_lines
 Seconds = Annotated[float, Field(gt=0.0)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?$")]
 """An amount of a Kubernetes resource: "500m", "2", "8Gi"."""
+Threads = Annotated[int, Field(ge=1)]
+"""Threads of a job's arithmetic on CPUs. Two jobs with one thread are faster than one with two, and give the same bytes on
+any machine; another number of threads can change the last bits of what is trained on CPUs."""
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
 
 
@@ -33,8 +36,7 @@ class LocalSettings(Settings):
     kind: Literal["local"] = "local"
     command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-m", "bai_pipeline.jobs")
     """What a job is started with (another Python, a wrapper such as nice); the URI of its specification is appended."""
-    threads: Annotated[int, Field(ge=1)] = 1
-    """Threads of a job's arithmetic; two single-threaded jobs are faster than one with two threads."""
+    threads: Threads = 1
     env: dict[str, str] = Field(default_factory=dict)
     """Added to the job's environment."""
     termination_grace: Seconds = 10.0
@@ -57,7 +59,10 @@ class KubernetesSettings(Settings):
     """An image with bai_pipeline installed."""
     command: Annotated[tuple[str, ...], Field(min_length=1)] = ("python", "-m", "bai_pipeline.jobs")
     """What the pod runs; the URI of the job's specification is appended."""
-    namespace: KubernetesName = "default"
+    namespace: Threads = Annotated[int, Field(ge=1)]
+"""Threads of a job's arithmetic on CPUs. Two jobs with one thread are faster than one with two, and give the same bytes on
+any machine; another number of threads can change the last bits of what is trained on CPUs."""
+KubernetesName = "default"
     kubeconfig: Path | None = None
     """None: the service account when inside a cluster, else the user's default kubeconfig."""
     kube_context: str | None = None
@@ -68,6 +73,7 @@ class KubernetesSettings(Settings):
     """More claims (checkpoints brought by path): name -> where to mount it, read-only."""
     resources: dict[str, PodResources] = Field(default_factory=dict)
     """Kind of job -> what its pod asks for; `default` serves the others (without it: 1 CPU and 4 GiB)."""
+    threads: Threads = 1
     gpu_resource: str = "nvidia.com/gpu"
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[dict[str, Any]] = Field(default_factory=list)

@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 from bai_pipeline.errors import ComputeError
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute import OFFLINE, Compute, failure, log_file
+from resources.compute import Compute, failure, job_environment, log_file
 from resources.compute_file import KubernetesSettings
 
 JOB_LABEL = "bai-pipeline/job"
@@ -46,7 +46,7 @@ class KubernetesCompute(Compute):
                     image=settings.image,
                     command=[*settings.command, uri],
                     namespace=settings.namespace,
-                    env={**OFFLINE, "PYTHONUNBUFFERED": "1", "BAI_STORE": str(store.root), **settings.env},
+                    env=job_environment(settings, store),
                     base_pod_meta={"labels": labels},
                     base_pod_spec=pod_spec(settings, spec.kind, store),
                     pod_wait_timeout=settings.pod_wait_timeout,

@@ -13,10 +13,11 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, op
 
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute import OFFLINE, TAIL_LINES, Compute, failure, log_file
+from resources.compute import TAIL_LINES, Compute, failure, job_environment, log_file
 from resources.compute_file import LocalSettings
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_DIE_WITH_PARENT = {"BAI_DIE_WITH_PARENT": "1"}
+"""After SIGKILL of the run only the kernel can end the job: see bai_pipeline.jobs.__main__."""
 
 
 class LocalCompute(Compute):
@@ -30,7 +31,12 @@ class LocalCompute(Compute):
         with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
             process = subprocess.Popen(
                 [*self.settings.command, uri],
-                env={**os.environ, **self.environment(store), **session.get_bootstrap_env_vars()},
+                env={
+                    **os.environ,
+                    **job_environment(self.settings, store),
+                    **_DIE_WITH_PARENT,
+                    **session.get_bootstrap_env_vars(),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -45,18 +51,6 @@ class LocalCompute(Compute):
                 _end(process, self.settings.termination_grace)
         if code != 0:
             raise failure(spec, _how_it_ended(code), log, tail, code)
-
-    def environment(self, store: Store) -> dict[str, str]:
-        """What a job's environment has besides this process's own."""
-        return {
-            **dict.fromkeys(_THREAD_VARIABLES, str(self.settings.threads)),
-            **OFFLINE,
-            "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONUNBUFFERED": "1",
-            "BAI_DIE_WITH_PARENT": "1",
-            "BAI_STORE": str(store.root),
-            **self.settings.env,
-        }
 
 
 def _forward(process: subprocess.Popen[str], log: Path) -> list[str]:

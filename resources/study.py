@@ -15,7 +15,7 @@ class StudyResource(dg.ConfigurableResource[None]):
     store: StoreResource
 
     def plan(self) -> Plan:
-        """The plan as of now; the study file is read again, so an edited setting is never run half.
+        """The plan as of now; the study file is read again for every asset, so leave it alone while a run is under way.
 
         Raises:
             StudyError: the study file is not valid.

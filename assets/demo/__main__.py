@@ -86,7 +86,8 @@ def materialize(plan: Plan, console: Console) -> None:
         DemoFailure: a run failed; the others were ended.
         KeyboardInterrupt: ctrl-C or SIGTERM; every run was ended.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for which in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored, as `&` does
+        signal.signal(which, signal.default_int_handler)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for number in range(len(waves(plan))):
             due = waves(plan)[number:]
@@ -130,11 +131,10 @@ def show(plan: Plan, console: Console) -> None:
             raise StoreError(f"{asset} of study {plan.study.name!r} has not been materialized")
         paths[asset] = plan.store.open(ref.object)
     for asset in ("paradigm_table", "ratio_table"):
-        (markdown,) = paths[asset].glob("*.md")
-        console.print(f"\n{markdown.read_text(encoding='utf-8').strip()}\n", markup=False, soft_wrap=True)
-    console.print(f"Figures: {paths['dynamics_figures']}", soft_wrap=True)
-    for page in sorted(paths["report"].glob("*.html")) or [paths["report"]]:
-        console.print(f"Report:  {page}", soft_wrap=True)
+        text = (paths[asset] / f"{asset}.md").read_text(encoding="utf-8")
+        console.print(f"\n{text.strip()}\n", markup=False, soft_wrap=True)
+    for name, path in [("Figures", paths["dynamics_figures"]), ("Report", paths["report"] / "report.md")]:
+        console.print(f"{name}: {path}", markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from bai_pipeline.plan import Plan
 from bai_pipeline.store import RefKey
 
 GUESSES = {
-    "base_model": 180.0,
+    "base_model": 260.0,
     "instruct_sft": 25.0,
     "reasoning_sft": 40.0,
     "preference_data": 20.0,
@@ -79,10 +79,11 @@ class Progress:
         rest = sum(job(key.asset) for key in task.keys[task.keys.index(current) + 1 :])
         directory = self.job_directory(current)
         counts = _read(directory)
-        if directory is None or counts is None or counts[0] == 0:
+        if directory is None or counts is None:
             return rest + job(current.asset)
-        elapsed = time.time() - (directory / "spec.json").stat().st_mtime
-        return rest + elapsed / counts[0] * (counts[1] - counts[0])
+        # The guess counts for as much as is still to do: the first units also paid for the job's start.
+        elapsed, undone = time.time() - (directory / "attempts.jsonl").stat().st_mtime, 1 - counts[0] / counts[1]
+        return rest + undone * (elapsed + undone * job(current.asset))
 
     def _measured(self) -> dict[str, list[float]]:
         """Seconds that finished jobs took, by asset."""
@@ -90,8 +91,8 @@ class Progress:
         for key in self.plan.all_keys():
             ref = self.plan.store.read_ref(key)
             directory = self.plan.store.root / "jobs" / ref.job if ref else None
-            if directory and (directory / "spec.json").is_file() and (directory / "result.json").is_file():
-                took = (directory / "result.json").stat().st_mtime - (directory / "spec.json").stat().st_mtime
+            if directory and (directory / "attempts.jsonl").is_file() and (directory / "result.json").is_file():
+                took = (directory / "result.json").stat().st_mtime - (directory / "attempts.jsonl").stat().st_mtime
                 measured.setdefault(key.asset, []).append(took)
         return measured
 

@@ -1,4 +1,4 @@
-"""What the demo has to run: a Dagster run for what is upstream, one for the baselines, one per alpha, one for tables."""
+"""What the demo runs: a Dagster run for what is upstream, one for the baselines, one per alpha, one for the tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

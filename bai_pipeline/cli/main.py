@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from bai_pipeline.errors import BaiPipelineError
+from bai_pipeline.errors import BaiPipelineError, StoreError
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import Store
 from bai_pipeline.study import load_study, preset_names
@@ -63,7 +64,7 @@ def status(study: StudyOption = None, store: StoreOption = Path("store"), as_jso
     table = Table("asset", "state", "reason")
     colours = {"fresh": "green", "stale": "yellow", "absent": "red"}
     for key, state in states.items():
-        table.add_row(str(key), f"[{colours[state.state]}]{state.state}[/]", state.reason)
+        table.add_row(escape(str(key)), f"[{colours[state.state]}]{state.state}[/]", escape(state.reason))
     console.print(table)
 
 
@@ -71,13 +72,15 @@ def status(study: StudyOption = None, store: StoreOption = Path("store"), as_jso
 def verify(store: StoreOption = Path("store")) -> None:
     """Read every byte of every object and compare it with its digest."""
     failed = 0
+    if not (store / "objects").is_dir():
+        raise StoreError(f"{store} is not a store: it has no directory objects")
     objects = Store(store).objects()
     for uri in objects:
         try:
             Store(store).verify(uri)
         except BaiPipelineError as error:
             failed += 1
-            console.print(f"[red]{error}[/]")
+            console.print(escape(str(error)), style="red")
     console.print(f"{len(objects)} objects, {failed} damaged")
     if failed:
         raise typer.Exit(1)
@@ -85,10 +88,12 @@ def verify(store: StoreOption = Path("store")) -> None:
 
 @store_app.command("gc")
 def store_gc(
-    store: StoreOption = Path("store"), dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list.")] = False
+    store: StoreOption = Path("store"),
+    older_than: Annotated[float, typer.Option("--older-than", help="Hours; what is younger is spared.")] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list.")] = False,
 ) -> None:
-    """Remove the objects that no ref names."""
-    garbage = Store(store).collect_garbage(dry_run=dry_run)
+    """Remove the objects that no ref names, and what interrupted jobs left."""
+    garbage = Store(store).collect_garbage(older_than=older_than * 3600, dry_run=dry_run)
     for uri in garbage:
         console.print(uri)
     console.print(f"{len(garbage)} objects {'would be ' if dry_run else ''}removed")

@@ -21,7 +21,10 @@ _PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> int:
     """Run the job; returns the exit code: 0 done, 1 crashed, 2 not a valid call, 3 refused."""
     if len(arguments) != 1 or "BAI_STORE" not in os.environ:
-        print("usage: BAI_STORE=DIRECTORY python -m bai_pipeline.jobs store:jobs/IDENTITY/spec.json", file=sys.stderr)
+        print(
+            "usage: BAI_STORE=DIRECTORY python -m bai_pipeline.jobs store:jobs/IDENTITY/spec-DIGEST.json",
+            file=sys.stderr,
+        )
         return 2
     if os.environ.get("BAI_DIE_WITH_PARENT") == "1":
         # A killed orchestrator must leave no orphan behind (Linux; elsewhere the orchestrator's own clean-up serves).

@@ -1,9 +1,11 @@
 """Jobs on checkpoints: taking in what the user brought, the table of merge weights, merging."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bai_pipeline.errors import CheckpointError
+from bai_pipeline.errors import CheckpointError, FitError
 from bai_pipeline.jobs.context import JobContext, Metadata, Outcome
 
 
@@ -19,7 +21,8 @@ def import_checkpoint(job: JobContext) -> Outcome:
         check_reward_config(path)
         if "score.weight" not in checkpoint.tensors:
             raise CheckpointError(f"expected a reward model with a tensor score.weight, {path} has none")
-    check_finite(checkpoint)
+    with _as_check(job, "finite", CheckpointError):
+        check_finite(checkpoint)
     job.reporter.check("finite", True, tensors=len(checkpoint.tensors))
     metadata: Metadata = {"path": str(path), "tensors": len(checkpoint.tensors)}
     return Outcome(metadata, brought=path, digest=checkpoint_digest(path, job.cache))
@@ -55,15 +58,27 @@ def merge(job: JobContext) -> Outcome:
 
     settings = job.spec.settings
     recipe = Recipe.from_json(json.dumps(settings["recipe"]))
-    manifest = merge_checkpoints(
-        recipe,
-        job.inputs,
-        job.out,
-        tokenizer_from=settings["tokenizer_from"],
-        code_version=job.spec.code_version,
-        report=job.reporter,
-        chat_template=settings["chat_template"],
-    )
+    with _as_check(job, "finite", CheckpointError), _as_check(job, "identical_manifests", FitError):
+        manifest = merge_checkpoints(
+            recipe,
+            job.inputs,
+            job.out,
+            tokenizer_from=settings["tokenizer_from"],
+            code_version=job.spec.code_version,
+            report=job.reporter,
+            chat_template=settings["chat_template"],
+        )
     job.reporter.check("identical_manifests", True, tensors=len(manifest.tensors))
     job.reporter.check("finite", True, tensors=len(manifest.tensors))
     return Outcome({"tensors": len(manifest.tensors), **{f"weight_{k}": v for k, v in recipe.flat_weights().items()}})
+
+
+@contextmanager
+def _as_check(job: JobContext, name: str, error: type[CheckpointError]) -> Iterator[None]:
+    """Report exactly this refusal as a failed check, too; it goes on as the error that it is."""
+    try:
+        yield
+    except CheckpointError as refusal:
+        if type(refusal) is error:
+            job.reporter.check(name, False, error=str(refusal))
+        raise

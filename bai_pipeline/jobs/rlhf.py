@@ -1,7 +1,5 @@
 """The PPO job: from an actor to policies and metrics tables."""
 
-from pathlib import Path
-
 from bai_pipeline.jobs.context import JobContext, Outcome
 from bai_pipeline.settings import PpoSettings
 
@@ -12,7 +10,6 @@ def ppo(job: JobContext) -> Outcome:
 
     settings = PpoSettings.model_validate(job.spec.settings["ppo"])
     execution = job.spec.execution
-    critic = job.inputs.get("critic") or Path(job.spec.settings["critic"]["path"])
     reward = job.spec.settings["reward"]
     scorer = build_scorer(reward["kind"], job.inputs.get("reward_model") or reward["url"] or reward["function"])
     metadata = run_ppo(
@@ -26,7 +23,7 @@ def ppo(job: JobContext) -> Outcome:
         checkpoint_every=execution.checkpoint_every or 1,
         evaluate_at_step=execution.evaluate_at_step or 1,
         report=job.reporter,
-        critic_init=critic,
+        critic_init=job.inputs["critic"],
         reference=job.inputs["actor"] if settings.kl_coef > 0 else None,
         scorer=scorer,
         deepspeed={"zero_optimization": {"stage": execution.zero_stage}},

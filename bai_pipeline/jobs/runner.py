@@ -1,15 +1,18 @@
 """Running one job: from a specification in the store to an object in the store, once."""
 
 import fcntl
+import hashlib
 import importlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
-from bai_pipeline.errors import JobError
-from bai_pipeline.jobs.context import JobContext, JobResult, Outcome
+from bai_pipeline.errors import BaiPipelineError, CheckpointError, JobError, StoreError
+from bai_pipeline.jobs.context import CheckOutcome, JobContext, JobResult, Outcome
 from bai_pipeline.jobs.reporter import JobReporter
 from bai_pipeline.jobspec import JobSpec, canonical_json
 from bai_pipeline.plan import reaches
@@ -41,10 +44,15 @@ KINDS = {
 """Where each kind of job is, imported when it is run."""
 
 
+FAILED_CHECKS = "failed_checks.json"
+
+
 def write_spec(spec: JobSpec, store: Store) -> str:
     """Put a specification into the store for a job process to read; returns its URI."""
-    write_atomically(store.job_directory(spec.identity) / "spec.json", spec.to_json())
-    return f"store:jobs/{spec.identity}/spec.json"
+    text = spec.to_json()
+    name = f"spec-{_text_digest(text)}.json"  # two callers may ask the same job for different steps
+    write_atomically(store.job_directory(spec.identity) / name, text)
+    return f"store:jobs/{spec.identity}/{name}"
 
 
 def read_spec(uri: str, store: Store) -> JobSpec:
@@ -55,24 +63,34 @@ def read_spec(uri: str, store: Store) -> JobSpec:
     """
     path = store.path(uri)
     try:
-        spec = JobSpec.from_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise JobError(f"no job specification at {uri} (looked for {path})") from None
-    if spec.identity != path.parent.name:
-        raise JobError(f"{path} was altered: its identity is {spec.identity}, its directory is {path.parent.name}")
+    spec = JobSpec.from_json(text)
+    if spec.identity != path.parent.name or path.name != f"spec-{_text_digest(text)}.json":
+        raise JobError(f"{path} was altered: its identity is {spec.identity}, its digest {_text_digest(text)}")
     return spec
 
 
 def read_result(spec: JobSpec, store: Store) -> JobResult | None:
-    """The result of a job that is already done, as far as `spec.execution` asks for; None otherwise."""
+    """The result of a job that is already done, as far as `spec.execution` asks for.
+
+    None otherwise, and also where its object was lost or damaged since: the job is then run again.
+    """
     path = store.root / "jobs" / spec.identity / "result.json"
     if not path.is_file():
         return None
     result = JobResult.from_json(path.read_text(encoding="utf-8"))
-    where = store.path(result.object)
-    if not where.exists():
+    try:
+        return result if reaches(spec, store.open(result.object)) else None
+    except StoreError:
         return None
-    return result if reaches(spec, store.open(result.object)) else None
+
+
+def read_failed_checks(spec: JobSpec, store: Store) -> list[CheckOutcome]:
+    """The checks that the last attempt of a job failed before it was refused; a refused job has no result."""
+    path = store.root / "jobs" / spec.identity / FAILED_CHECKS
+    return [CheckOutcome(**check) for check in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
 
 
 def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
@@ -84,6 +102,9 @@ def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
     """
     if spec.kind not in KINDS:
         raise JobError(f"unknown kind of job {spec.kind!r}; known are {', '.join(KINDS)}")
+    spec = JobSpec.from_json(
+        spec.to_json()
+    )  # the order of keys is not hashed, so no job may see another than the JSON's
     directory = store.job_directory(spec.identity)
     with _lock(directory / "lock", logger):
         done = read_result(spec, store)
@@ -100,13 +121,20 @@ def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
 
 
 def _run(spec: JobSpec, store: Store, directory: Path, logger: logging.Logger) -> JobResult:
-    inputs = {name: store.open(uri) for name, uri in spec.execution.inputs.items()}
+    cache = store.root / "cache" / "brought.json"
+    inputs = {name: _open_input(spec, name, store, cache) for name in spec.execution.inputs}
     work = directory / "work"
     work.mkdir(exist_ok=True)
     reporter = JobReporter(logger, directory / "progress.json")
     with store.staging() as out:
-        context = JobContext(spec, inputs, work, out, reporter, cache=store.root / "cache" / "brought.json")
-        outcome = _function(spec.kind)(context)
+        context = JobContext(spec, inputs, work, out, reporter, cache)
+        failed = directory / FAILED_CHECKS
+        failed.unlink(missing_ok=True)
+        try:
+            outcome = _function(spec.kind)(context)
+        except BaiPipelineError:
+            write_atomically(failed, canonical_json([asdict(check) for check in reporter.checks if not check.passed]))
+            raise
         if outcome.brought is None:
             uri = store.publish(spec.kind, out)
             digest = store.digest(uri)
@@ -115,6 +143,31 @@ def _run(spec: JobSpec, store: Store, directory: Path, logger: logging.Logger) -
     if spec.kind != "ppo":
         shutil.rmtree(work)
     return JobResult(spec.identity, uri, digest, dict(outcome.metadata), tuple(reporter.checks))
+
+
+def _open_input(spec: JobSpec, name: str, store: Store, cache: Path) -> Path:
+    """An input, whole and with the content that the job was ordered with.
+
+    Raises:
+        StoreError: an object is absent or damaged.
+        CheckpointError: a checkpoint that the user brought has changed since it was imported.
+    """
+    uri = spec.execution.inputs[name]
+    path = store.open(uri)
+    if uri.startswith("file:"):
+        from bai_pipeline.checkpoints import checkpoint_digest
+
+        found = checkpoint_digest(path, cache)
+        if found != spec.inputs[name]:
+            raise CheckpointError(
+                f"{path} has changed since it was imported as {name}: its digest was {spec.inputs[name]}, now it is "
+                f"{found}; materialize its asset again"
+            )
+    return path
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _function(kind: str) -> Callable[[JobContext], Outcome]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from bai_pipeline.errors import StoreError
 from bai_pipeline.store.files import fsync_directory, fsync_tree, write_atomically
 from bai_pipeline.store.objects import TABLE_NAME, ObjectTable, hash_file
 from bai_pipeline.store.refs import Ref, RefKey
+
+DAY = 24 * 60 * 60.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,12 @@ class Store:
         uri = f"store:objects/{kind}/{table.digest}"
         destination = self.path(uri)
         if destination.exists():
-            self.open(uri)
-            return uri
+            try:
+                self.open(uri)
+            except StoreError:
+                self._remove(destination)  # damaged since it was published: replaced by the same content, whole
+            else:
+                return uri
         (directory / TABLE_NAME).write_text(table.to_json(), encoding="utf-8")
         self._remember(uri, directory, table)
         fsync_tree(directory)
@@ -102,17 +110,35 @@ class Store:
         """URIs of all objects."""
         return [f"store:objects/{p.parent.name}/{p.name}" for p in sorted((self.root / "objects").glob("*/*"))]
 
-    def collect_garbage(self, *, dry_run: bool = False) -> list[str]:
-        """Remove the objects that no ref of any study names; returns their URIs."""
+    def collect_garbage(self, *, older_than: float = DAY, dry_run: bool = False) -> list[str]:
+        """Remove the objects that no ref of any study names, and what interrupted jobs left in staging.
+
+        Args:
+            older_than: seconds; what is younger is spared, because a job that is running may be about to name it.
+
+        Returns:
+            The URIs of the removed objects.
+        """
+        latest = time.time() - older_than
+        candidates = [uri for uri in self.objects() if (self.path(uri) / TABLE_NAME).stat().st_mtime <= latest]
         named = {self._object_of(ref.object) for _, ref in self.refs() if ref.object.startswith("store:")}
-        garbage = [uri for uri in self.objects() if uri not in named]
-        for uri in [] if dry_run else garbage:
-            doomed = self.root / "staging" / uuid.uuid4().hex
-            doomed.parent.mkdir(parents=True, exist_ok=True)
-            self.path(uri).rename(doomed)  # absent at once, even if the removal is interrupted
+        garbage = [uri for uri in candidates if uri not in named]
+        if dry_run:
+            return garbage
+        for uri in garbage:
+            self._remove(self.path(uri))
             self._memory(uri).unlink(missing_ok=True)
-            shutil.rmtree(doomed)
+        for leftover in (self.root / "staging").glob("*"):
+            if leftover.stat().st_mtime <= latest:
+                shutil.rmtree(leftover)
         return garbage
+
+    def _remove(self, directory: Path) -> None:
+        """Make an object absent at once, even if its removal is interrupted."""
+        doomed = self.root / "staging" / uuid.uuid4().hex
+        doomed.parent.mkdir(parents=True, exist_ok=True)
+        directory.rename(doomed)
+        shutil.rmtree(doomed)
 
     # -- refs --------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bai_pipeline.cli import main as cli
+from bai_pipeline.errors import StoreError
 from bai_pipeline.store import Ref, RefKey, Store
 
 RUNNER = CliRunner()
@@ -34,6 +35,16 @@ def test_status_says_what_is_absent(tmp_path: Path) -> None:
     assert "fresh" not in result.output
 
 
+def test_status_shows_the_rows_of_a_table_by_name(tmp_path: Path) -> None:
+    result = RUNNER.invoke(cli.app, ["status", "--study", "micro", "--store", str(tmp_path)])
+    assert "paradigm_scores[base_model]" in result.output
+
+
+def test_verify_refuses_what_is_no_store(tmp_path: Path) -> None:
+    result = RUNNER.invoke(cli.app, ["verify", "--store", str(tmp_path / "typo")])
+    assert isinstance(result.exception, StoreError)
+
+
 def test_verify_fails_on_a_damaged_object_and_names_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.staging() as out:
@@ -51,7 +62,7 @@ def test_gc_lists_before_it_removes(tmp_path: Path) -> None:
     with store.staging() as out:
         (out / "table").write_text("1")
         uri = store.publish("table", out)
-    listed = RUNNER.invoke(cli.app, ["store", "gc", "--store", str(tmp_path), "--dry-run"])
+    listed = RUNNER.invoke(cli.app, ["store", "gc", "--store", str(tmp_path), "--older-than", "0", "--dry-run"])
     assert "1 objects would be removed" in listed.output
     assert store.path(uri).exists()
     store.write_ref(RefKey("s", "t"), Ref(uri, "d", "j", {}))

@@ -22,21 +22,6 @@ WITHOUT_MANIFEST = shutil.ignore_patterns("bai_manifest.json")
 """Makes a copy of one of our checkpoints one that a stranger could have made."""
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    directory = tmp_path_factory.mktemp("chain")
-    plan = plan_of(directory, Store(directory / "store"))
-    materialize(plan)
-    return plan
-
-
-@pytest.fixture
-def copied(smoke: Plan, tmp_path: Path) -> Store:
-    """A store with everything of the smoke study that a test may alter."""
-    shutil.copytree(smoke.store.root, tmp_path / "store")
-    return Store(tmp_path / "store")
-
-
 def accuracy(plan: Plan, model: str) -> float:
     return float(pd.read_parquet(object_of(plan, "paradigm_scores", model) / "scores.parquet")["score"].mean())
 

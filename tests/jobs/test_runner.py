@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,29 @@ def test_an_altered_specification_is_refused(store: Store) -> None:
     path.write_text(path.read_text().replace("0.5", "0.6"))
     with pytest.raises(JobError, match="was altered"):
         read_spec(uri, store)
+
+
+def test_a_job_sees_the_order_of_keys_of_its_json_whoever_starts_it(tmp_path: Path) -> None:
+    specs = [weights_spec(instruct=0.5, reasoning=0.5), weights_spec(reasoning=0.5, instruct=0.5)]
+    assert specs[0].identity == specs[1].identity
+    digests = {run_job(spec, Store(tmp_path / str(n)), LOGGER).digest for n, spec in enumerate(specs)}
+    assert len(digests) == 1
+
+
+def test_a_damaged_result_is_made_again(store: Store) -> None:
+    spec = weights_spec(instruct=0.5, reasoning=0.5)
+    result = run_job(spec, store, LOGGER)
+    (store.path(result.object) / "merge_weights.json").write_text("altered")
+    assert read_result(spec, store) is None
+    assert run_job(spec, store, LOGGER) == result
+    store.verify(result.object)
+
+
+def test_two_callers_of_one_job_do_not_overwrite_each_others_specification(store: Store) -> None:
+    short = weights_spec(instruct=0.5, reasoning=0.5)
+    longer = replace(short, execution=Execution(until_step=9))
+    uris = [write_spec(spec, store) for spec in (short, longer)]
+    assert [read_spec(uri, store) for uri in uris] == [short, longer]
 
 
 def run_process(store: Store, uri: str) -> subprocess.CompletedProcess[str]:

@@ -117,10 +117,25 @@ def test_garbage_collection_removes_exactly_what_no_ref_names(store: Store) -> N
     kept, inside, dropped = publish(store, a="1"), publish(store, x__a="2"), publish(store, a="3")
     store.write_ref(RefKey("s", "one"), Ref(kept, "d", "j", {}))
     store.write_ref(RefKey("t", "two", "0.5", 0), Ref(f"{inside}/x", "d", "j", {}))
-    assert store.collect_garbage(dry_run=True) == [dropped]
+    assert store.collect_garbage() == []
+    assert store.collect_garbage(older_than=0, dry_run=True) == [dropped]
     assert store.path(dropped).exists()
-    assert store.collect_garbage() == [dropped]
+    assert store.collect_garbage(older_than=0) == [dropped]
     assert store.objects() == sorted([kept, inside])
+
+
+def test_garbage_collection_removes_what_interrupted_jobs_left_in_staging(store: Store) -> None:
+    publish(store, a="1")
+    (store.root / "staging" / "leftover").mkdir()
+    store.collect_garbage(older_than=0)
+    assert list((store.root / "staging").iterdir()) == []
+
+
+def test_a_damaged_object_is_replaced_when_its_content_is_published_again(store: Store) -> None:
+    uri = publish(store, a="1")
+    (store.path(uri) / "a").write_text("2")
+    assert publish(store, a="1") == uri
+    assert (store.open(uri) / "a").read_text() == "1"
 
 
 def test_refs_of_two_studies_do_not_disturb_each_other(store: Store) -> None:

@@ -1,0 +1,48 @@
+"""Dagster runs of a study in this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from assets.definitions import build_definitions
+from bai_pipeline.store import Store
+from resources import LocalCompute, LocalSettings
+
+
+def definitions_of(study: Path, store: Store) -> dg.Definitions:
+    return build_definitions(str(study), str(store.root), LocalCompute(LocalSettings()))
+
+
+@contextmanager
+def run_of(
+    definitions: dg.Definitions, assets: list[str], partition: str | None = None
+) -> Iterator[dg.ExecuteInProcessResult]:
+    """A run of these assets and their checks; a failure is in the result."""
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield job.execute_in_process(
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            partition_key=partition,
+            instance=instance,
+            raise_on_error=False,
+        )
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
+    """What a run materialized, by asset."""
+    found = (event.step_materialization_data.materialization for event in result.get_asset_materialization_events())
+    return {event.asset_key.to_user_string(): event for event in found}
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    """The outcomes of a run's checks, by "asset:check"."""
+    found = result.get_asset_check_evaluations()
+    return {f"{check.asset_key.to_user_string()}:{check.check_name}": check for check in found}
+
+
+def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """The messages of a run's failed steps, by step."""
+    events = (event for event in result.all_events if event.is_step_failure)
+    return {str(event.step_key): str(event.step_failure_data.error_display_string) for event in events}

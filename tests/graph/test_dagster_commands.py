@@ -1,0 +1,83 @@
+"""The commands that people type, on the smoke study, as processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bai_pipeline.plan import Plan
+from bai_pipeline.store import RefKey, Store
+from tests.graph.chain import plan_of
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def environment(smoke: Plan, copied: Store, tmp_path: Path) -> dict[str, str]:
+    plan_of(tmp_path, copied)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text((ROOT / "deploy" / "dagster.yaml").read_text())
+    return {
+        **os.environ,
+        "DAGSTER_HOME": str(home),
+        "BAI_STUDY": str(tmp_path / "smoke.yaml"),
+        "BAI_STORE": str(copied.root),
+    }
+
+
+def call(environment: dict[str, str], *command: str) -> str:
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_dagster_materializes_an_actor_of_the_grid_that_the_study_does_not_list(
+    environment: dict[str, str], copied: Store
+) -> None:
+    call(environment, "dagster", "asset", "materialize", "-m", "assets.definitions", "--select", "bai_actor", "--partition", "0.7")  # fmt: skip  # noqa: E501
+    assert copied.read_ref(RefKey("smoke", "bai_actor", "0.7")) is not None
+
+
+def test_dg_launches_an_actor(environment: dict[str, str]) -> None:
+    assert "RUN_SUCCESS" in call(environment, "dg", "launch", "--assets", "bai_actor", "--partition", "0.5")
+
+
+def test_dagster_validates_the_definitions(environment: dict[str, str]) -> None:
+    assert "All code locations passed validation" in call(environment, "dagster", "definitions", "validate")
+
+
+def test_dagster_lists_the_assets_of_the_study(environment: dict[str, str], smoke: Plan) -> None:
+    listed = call(environment, "dagster", "asset", "list", "-m", "assets.definitions").splitlines()
+    assert set(smoke.assets) <= set(listed)
+
+
+def test_the_demo_has_nothing_to_do_when_all_is_fresh_and_shows_both_tables(environment: dict[str, str]) -> None:
+    text = call(environment, "python", "-X", "importtime", "-m", "assets.demo")
+    shown = [line for line in text.splitlines() if not line.startswith("import time:")]
+    assert shown[-1] == "Study smoke: everything is fresh, nothing to do."
+    assert any(line.startswith("| BAI (alpha 0.5) |") for line in shown)
+    assert any(line.startswith("| 0.0 | 1 |") for line in shown)
+    loaded = {line.rpartition("|")[2].strip() for line in text.splitlines() if line.startswith("import time:")}
+    assert not loaded & {"dagster", "torch", "transformers", "pandas"}
+
+
+def test_a_demo_whose_run_fails_says_which_and_why(environment: dict[str, str], copied: Store, tmp_path: Path) -> None:
+    plan_of(tmp_path, copied, "evals: {benchmarks: [held_out_nothing]}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "assets.demo"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "DataError: expected benchmarks out of held_out_sum" in done.stdout
+    assert "The demo stopped: models (benchmark_data) failed." in done.stdout
