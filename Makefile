@@ -58,7 +58,7 @@ test: lint types
 	@$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: $(STAMP)
-	@$(BIN)/python -m pytest -m soak $(ARGS)
+	@$(BIN)/python -m pytest -m soak -rP $(ARGS)
 
 bench: $(STAMP)
 	@for file in benchmarks/bench_*.py; do \

@@ -18,6 +18,9 @@ from bai_pipeline.store import RefKey
 if TYPE_CHECKING:
     import pandas as pd
 
+MAY_BE_NULL = frozenset({"accuracy", "kl_ref", "explained_variance"})
+"""Columns of `steps` that a run may not know: no answer in the batch, no reference, returns that are all the same."""
+
 _PROBLEM = re.compile(r"\b(?:sum|alt|max)(?: [a-l] [0-9])+(?= (?:[:;]|<asst>)|$)")
 
 
@@ -78,14 +81,19 @@ def texts(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":
 
 
 def steps(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":
-    """The `steps` tables of an asset's runs, with the distance to the step before and a count of non-finite values."""
+    """The `steps` tables of an asset's runs, with the distance to the step before and a count of non-finite values.
+
+    What `MAY_BE_NULL` allows to be unknown is not counted; an infinity always is.
+    """
     import numpy as np
     import pandas as pd
 
     frames = [pd.read_parquet(path / "steps") for _, path in objects(plan, asset, alpha)]
     frame = pd.concat(frames, ignore_index=True)
     frame["step_increase"] = frame.groupby("seed")["step"].diff().fillna(frame["step"] + 1)
-    frame["non_finite"] = (~np.isfinite(frame.select_dtypes("number"))).sum(axis=1)
+    numbers = frame.select_dtypes("number")
+    unknown = numbers.isna() & numbers.columns.isin(MAY_BE_NULL)
+    frame["non_finite"] = (~np.isfinite(numbers) & ~unknown).sum(axis=1)
     frame["length_ordered"] = frame["length_mean"].between(frame["length_min"], frame["length_max"])
     return frame
 

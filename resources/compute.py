@@ -1,5 +1,6 @@
 """What every compute has in common: a job that is done is not run again, and only its result is believed."""
 
+import signal
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -88,6 +89,13 @@ def job_environment(settings: LocalSettings | KubernetesSettings, store: Store) 
 def log_file(spec: JobSpec, store: Store) -> Path:
     """Where a job's output goes, all attempts one after another."""
     return store.job_directory(spec.identity) / "log.txt"
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words; negative is a signal, as subprocess gives it."""
+    if code == EXIT_REFUSED:
+        return "refused its input"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
 def failure(spec: JobSpec, how: str, log: Path, tail: list[str], exit_code: int | None = None) -> dg.Failure:

@@ -25,8 +25,8 @@ Seconds = Annotated[float, Field(gt=0.0)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?$")]
 """An amount of a Kubernetes resource: "500m", "2", "8Gi"."""
 Threads = Annotated[int, Field(ge=1)]
-"""Threads of a job's arithmetic on CPUs. Two jobs with one thread are faster than one with two, and give the same bytes on
-any machine; another number of threads can change the last bits of what is trained on CPUs."""
+"""Threads of a job's arithmetic on CPUs: two jobs with one thread are faster than one with two. Another number can
+change the last bits of what is trained on CPUs, so all who share a store keep the same."""
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
 
 
@@ -59,10 +59,7 @@ class KubernetesSettings(Settings):
     """An image with bai_pipeline installed."""
     command: Annotated[tuple[str, ...], Field(min_length=1)] = ("python", "-m", "bai_pipeline.jobs")
     """What the pod runs; the URI of the job's specification is appended."""
-    namespace: Threads = Annotated[int, Field(ge=1)]
-"""Threads of a job's arithmetic on CPUs. Two jobs with one thread are faster than one with two, and give the same bytes on
-any machine; another number of threads can change the last bits of what is trained on CPUs."""
-KubernetesName = "default"
+    namespace: KubernetesName = "default"
     kubeconfig: Path | None = None
     """None: the service account when inside a cluster, else the user's default kubeconfig."""
     kube_context: str | None = None

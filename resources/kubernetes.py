@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 from bai_pipeline.errors import ComputeError
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute import Compute, failure, job_environment, log_file
+from resources.compute import Compute, failure, how_it_ended, job_environment, log_file
 from resources.compute_file import KubernetesSettings
 
 JOB_LABEL = "bai-pipeline/job"
@@ -57,7 +57,7 @@ class KubernetesCompute(Compute):
                 with log.open("a", encoding="utf-8") as file:
                     file.writelines(f"{line}\n" for line in lines)
         except (DagsterK8sError, ApiException, HTTPError) as error:
-            how = "failed in its pod" if code is None else f"failed in its pod with exit code {code}"
+            how = "failed in its pod" if code is None else f"{how_it_ended(code)} in its pod"
             raise failure(spec, how, log, lines or str(error).splitlines(), code) from error
 
     def _api(self) -> kubernetes.client.CoreV1Api:

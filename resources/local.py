@@ -13,7 +13,7 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, op
 
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute import TAIL_LINES, Compute, failure, job_environment, log_file
+from resources.compute import TAIL_LINES, Compute, failure, how_it_ended, job_environment, log_file
 from resources.compute_file import LocalSettings
 
 _DIE_WITH_PARENT = {"BAI_DIE_WITH_PARENT": "1"}
@@ -28,15 +28,11 @@ class LocalCompute(Compute):
 
     def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
         log = log_file(spec, store)
+        environment = {**os.environ, **job_environment(self.settings, store), **_DIE_WITH_PARENT}
         with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
             process = subprocess.Popen(
                 [*self.settings.command, uri],
-                env={
-                    **os.environ,
-                    **job_environment(self.settings, store),
-                    **_DIE_WITH_PARENT,
-                    **session.get_bootstrap_env_vars(),
-                },
+                env={**environment, **session.get_bootstrap_env_vars()},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -50,7 +46,7 @@ class LocalCompute(Compute):
             finally:
                 _end(process, self.settings.termination_grace)
         if code != 0:
-            raise failure(spec, _how_it_ended(code), log, tail, code)
+            raise failure(spec, how_it_ended(code), log, tail, code)
 
 
 def _forward(process: subprocess.Popen[str], log: Path) -> list[str]:
@@ -79,7 +75,3 @@ def _end(process: subprocess.Popen[str], grace: float) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _how_it_ended(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bai_pipeline.errors import DataError
+from bai_pipeline.synthetic.tasks import can_be_right
 
 
 class Message(BaseModel):
@@ -28,7 +29,7 @@ class BenchmarkProblem(BaseModel):
     """The conversation that the model answers: exactly one user message, equal to `prompt`."""
     prompt: str
     answer: str
-    """The final answer, compared exactly with the one extracted from the response."""
+    """The final answer, one digit: compared exactly with the one extracted from the response."""
 
 
 def benchmark_path(data: Path, benchmark: str) -> Path:
@@ -54,8 +55,10 @@ def read_benchmark(path: Path) -> list[BenchmarkProblem]:
             continue
         if problem.messages[0].content != problem.prompt:
             faults.append(f"line {number}: prompt {problem.prompt!r} is not the user message")
-        if not problem.answer or problem.answer != problem.answer.strip():
-            faults.append(f"line {number}: answer {problem.answer!r} is empty or has spaces around it")
+        if not can_be_right(problem.answer):
+            faults.append(
+                f"line {number}: answer {problem.answer!r} of {problem.id!r} is not one digit, as no response's is"
+            )
         problems.append(problem)
     faults.extend(
         f"id {name!r} occurs {count} times" for name, count in Counter(p.id for p in problems).items() if count > 1

@@ -16,7 +16,8 @@ from lm_eval.api.model import LM
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bai_pipeline.errors import CheckpointError, EvaluationError
-from bai_pipeline.ppo.sampler import sample
+from bai_pipeline.loading import load_model
+from bai_pipeline.ppo.sampler import response_texts, sample, stop_tokens
 from bai_pipeline.progress import Reporter
 from bai_pipeline.quiet import quiet_transformers
 
@@ -43,7 +44,7 @@ class SamplerLM(LM):  # type: ignore[misc]  # lm_eval is not typed
         self._batch_size = batch_size
         self._seed = seed
         self._report = report
-        self._stop = _stop_tokens(model, tokenizer)
+        self._stop = stop_tokens(model, tokenizer)
         self.responses = 0
         """Responses generated so far."""
         self.truncated = 0
@@ -58,10 +59,8 @@ class SamplerLM(LM):  # type: ignore[misc]  # lm_eval is not typed
             raise CheckpointError(
                 f"expected a checkpoint directory at {path}, got no config.json; nothing was evaluated"
             )
+        model = load_model(AutoModelForCausalLM, path, dtype=torch.float32)
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                path, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         return cls(model, tokenizer, batch_size=batch_size, seed=seed, report=report)
 
@@ -106,8 +105,8 @@ class SamplerLM(LM):  # type: ignore[misc]  # lm_eval is not typed
                 pad_token_id=self._tokenizer.pad_token_id or 0,
                 generator=_generator(self._seed, number),
             )
-            for i, tokens in zip(batch, rollout.tokens, strict=True):
-                texts[i] = self._decode(tokens)
+            for i, text in zip(batch, response_texts(rollout, self._tokenizer), strict=True):
+                texts[i] = text
             self.responses += len(batch)
             self.truncated += rollout.finish_reasons.count("length")
             self.tokens += sum(rollout.lengths)
@@ -129,23 +128,6 @@ class SamplerLM(LM):  # type: ignore[misc]  # lm_eval is not typed
             EvaluationError: always.
         """
         raise EvaluationError("expected generation tasks, got log-likelihood requests; nothing was evaluated")
-
-    def _decode(self, tokens: list[int]) -> str:
-        """Text of a response; only the end-of-sequence token is left out, markers such as <think> stay."""
-        body = tokens[:-1] if tokens and tokens[-1] in self._stop else tokens
-        return str(self._tokenizer.decode(body, skip_special_tokens=False))
-
-
-def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    configured = model.generation_config.eos_token_id
-    if configured is None:
-        configured = tokenizer.eos_token_id
-    if configured is None:
-        raise CheckpointError(
-            f"neither the generation config nor the tokenizer of {tokenizer.name_or_path} names an end-of-sequence "
-            "token; nothing was evaluated"
-        )
-    return list(configured) if isinstance(configured, list) else [int(configured)]
 
 
 def _shared_options(requests: Sequence[Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from bai_pipeline.paper import NOT_AVAILABLE, TABLE_1, TABLE_2, PaperTable
 
 SCORE_COLUMNS = ("row", "seed", "benchmark", "score", "stderr", "n")
 NO_REASON = "not run, no reason recorded"
+NOT_MATERIALIZED = "not materialized"
 
 
 def paradigm_table(
@@ -23,6 +24,8 @@ def paradigm_table(
     rows: Sequence[str],
     holes: Mapping[str, str],
     benchmarks: Sequence[str] | None = None,
+    *,
+    seeds: Sequence[int] = (),
 ) -> pd.DataFrame:
     """Paradigms 1, 2, 3 and BAI against benchmarks (the paper's Table 1, on our benchmarks).
 
@@ -31,11 +34,13 @@ def paradigm_table(
         rows: labels in the order wanted, present in `scores["row"]` or explained in `holes`.
         holes: why a row ("Paradigm 1") or one benchmark of it ("Paradigm 1/held_out_sum") was not run.
         benchmarks: columns in the order wanted; default all of `scores`, in their order there.
+        seeds: those that a row should have; the absent ones are in its note. A model that PPO did not make has the
+            seed -1, and no others.
 
     Raises:
         DataError: a column is absent or a (row, seed, benchmark) occurs twice.
     """
-    return _table("paradigm", scores, rows, holes, benchmarks)
+    return _table("paradigm", scores, rows, holes, benchmarks, seeds)
 
 
 def ratio_table(
@@ -43,17 +48,19 @@ def ratio_table(
     alphas: Sequence[str],
     holes: Mapping[str, str],
     benchmarks: Sequence[str] | None = None,
+    *,
+    seeds: Sequence[int] = (),
 ) -> pd.DataFrame:
     """Mixing ratios against benchmarks (the paper's Table 2, on our benchmarks), alphas ascending.
 
     Args:
         scores: as in `paradigm_table`, with the alpha ("0.1") as the row.
-        alphas, holes, benchmarks: as in `paradigm_table`.
+        alphas, holes, benchmarks, seeds: as in `paradigm_table`.
 
     Raises:
         DataError: as in `paradigm_table`.
     """
-    return _table("alpha", scores, sorted(alphas, key=float), holes, benchmarks)
+    return _table("alpha", scores, sorted(alphas, key=float), holes, benchmarks, seeds)
 
 
 def paper_paradigm_table() -> pd.DataFrame:
@@ -73,24 +80,34 @@ def measured_benchmarks(table: pd.DataFrame) -> list[str]:
 
 
 def _table(
-    label: str, scores: pd.DataFrame, rows: Sequence[str], holes: Mapping[str, str], benchmarks: Sequence[str] | None
+    label: str,
+    scores: pd.DataFrame,
+    rows: Sequence[str],
+    holes: Mapping[str, str],
+    benchmarks: Sequence[str] | None,
+    asked: Sequence[int],
 ) -> pd.DataFrame:
     _check_scores(scores)
     names = list(dict.fromkeys(scores["benchmark"])) if benchmarks is None else list(benchmarks)
     columns = [label, "seeds", *(c for b in [*names, "average"] for c in (b, f"{b} stderr")), "note"]
-    lines = [_line(label, row, scores[scores["row"] == row], names, holes) for row in rows]
+    lines = [_line(label, row, scores[scores["row"] == row], names, holes, asked) for row in rows]
     table = pd.DataFrame(lines, columns=columns)
     return table.astype(dict.fromkeys(columns[2:-1], "float64") | {"seeds": "int64"})
 
 
 def _line(
-    label: str, row: str, scores: pd.DataFrame, benchmarks: Sequence[str], holes: Mapping[str, str]
+    label: str,
+    row: str,
+    scores: pd.DataFrame,
+    benchmarks: Sequence[str],
+    holes: Mapping[str, str],
+    asked: Sequence[int],
 ) -> dict[str, Any]:
     """Combine the seeds of one row; what is missing goes to the note."""
     line: dict[str, Any] = {label: row, "seeds": scores["seed"].nunique()}
     if scores.empty:
         return line | {"note": holes.get(row, NO_REASON)}
-    notes: list[str] = []
+    notes = _absent_seeds(scores, asked)
     groups = {name: scores[scores["benchmark"] == name].sort_values("seed") for name in benchmarks}
     for name, group in groups.items():
         if group.empty:
@@ -108,6 +125,15 @@ def _line(
     else:
         notes.append("average: not every benchmark was run with every seed")
     return line | {"note": "; ".join(notes)}
+
+
+def _absent_seeds(scores: pd.DataFrame, asked: Sequence[int]) -> list[str]:
+    """A note on the seeds that were asked for and have no score in a row of PPO runs."""
+    found = set(scores["seed"])
+    absent = [str(seed) for seed in asked if seed not in found]
+    if not absent or max(found) < 0:
+        return []
+    return [f"seed{'s' * (len(absent) > 1)} {', '.join(absent)}: {NOT_MATERIALIZED}"]
 
 
 def _check_scores(scores: pd.DataFrame) -> None:

@@ -29,7 +29,7 @@ def ratio_table(job: JobContext) -> Outcome:
     settings = job.spec.settings
     scores = _scores(job.inputs, {alpha: alpha for alpha in settings["alphas"]}, settings["seeds"])
     holes = dict.fromkeys(settings["alphas"], _NOT_RUN)
-    table = evals.ratio_table(scores, settings["alphas"], holes, settings["benchmarks"])
+    table = evals.ratio_table(scores, settings["alphas"], holes, settings["benchmarks"], seeds=settings["seeds"])
     evals.write_table(table, job.out, "ratio_table", (evals.paper_ratio_table(), paper.TABLE_2))
     table.to_parquet(job.out / "ratio_table.parquet")
     return Outcome({"rows": len(table), "holes": int(table["average"].isna().sum())})
@@ -49,7 +49,7 @@ def paradigm_table(job: JobContext) -> Outcome:
     holes |= dict.fromkeys(labels.values(), _NOT_RUN)
     holes |= {f"Paradigm {n}": _NO_ROLE for n in (1, 3) if settings[f"paradigm_{n}"] is None}
     scores = _scores(job.inputs, labels, settings["seeds"])
-    table = evals.paradigm_table(scores, list(labels.values()), holes, settings["benchmarks"])
+    table = evals.paradigm_table(scores, list(labels.values()), holes, settings["benchmarks"], seeds=settings["seeds"])
     evals.write_table(table, job.out, "paradigm_table", (evals.paper_paradigm_table(), paper.TABLE_1))
     table.to_parquet(job.out / "paradigm_table.parquet")
     return Outcome({"rows": len(table), "holes": int(table["average"].isna().sum())})

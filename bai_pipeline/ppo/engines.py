@@ -10,8 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, distributed, nn
 from transformers import (
-    AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -19,7 +17,7 @@ from transformers import (
 )
 
 from bai_pipeline.errors import RewardError, TrainingError
-from bai_pipeline.quiet import quiet_transformers
+from bai_pipeline.loading import LANGUAGE_HEAD, SCORE_HEAD, load_model
 from bai_pipeline.reward.model import load_reward_model, token_scores
 from bai_pipeline.settings import PpoSettings
 
@@ -55,24 +53,28 @@ class Critic(nn.Module):
 
 
 def load_actor(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The policy to train (or, frozen, the reference), with the experts implementation that training wants."""
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
-    return _with_grouped_experts(model)
+    """The policy to train (or, frozen, the reference), with the experts implementation that training wants.
+
+    Raises:
+        CheckpointError: the tensors in `path` are not exactly the model's.
+    """
+    return _with_grouped_experts(load_model(AutoModelForCausalLM, path, dtype=dtype))
 
 
 def load_critic(path: Path, actor: Path, dtype: torch.dtype) -> Critic:
     """The critic to train, from a reward model or, with a zero head, from the body of a policy.
 
-    A critic from a reward model equals it: its value at a response's last token is the response's score.
+    A critic from a reward model equals it: its value at the last token of a response is the score that the model gives
+    those tokens. The scorer reads text, so a response's score is this value only where encoding the decoded response
+    gives its tokens back.
 
     Raises:
+        CheckpointError: the tensors in `path` are not exactly the model's.
         RewardError: the checkpoint's tokenizer is not the actor's, so its token ids mean something else.
     """
     architectures = json.loads((path / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     if any(name.endswith("ForSequenceClassification") for name in architectures):
-        with quiet_transformers():
-            model = load_reward_model(path)
+        model = load_reward_model(path)
     else:
         model = _zero_critic(path)
     ours, theirs = (AutoTokenizer.from_pretrained(place, local_files_only=True) for place in (actor, path))
@@ -85,15 +87,12 @@ def load_critic(path: Path, actor: Path, dtype: torch.dtype) -> Critic:
 
 
 def _zero_critic(policy: Path) -> PreTrainedModel:
-    """A sequence classifier with the body of a policy and a head of zeros."""
-    with quiet_transformers():
-        config = AutoConfig.from_pretrained(policy, local_files_only=True)
-        config.num_labels = 1
-        model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-        body = AutoModel.from_pretrained(policy, local_files_only=True, use_safetensors=True)
-    model.base_model.load_state_dict(body.state_dict())
+    """A sequence classifier with the body of a policy and a head of zeros, in evaluation mode."""
+    model = load_model(
+        AutoModelForSequenceClassification, policy, missing={SCORE_HEAD}, unexpected={LANGUAGE_HEAD}, num_labels=1
+    )
     nn.init.zeros_(cast(nn.Linear, model.score).weight)
-    return cast(PreTrainedModel, model)
+    return model
 
 
 def _with_grouped_experts(model: PreTrainedModel) -> PreTrainedModel:

@@ -35,14 +35,20 @@ class KeptPolicies:
 
     def resume(self, step: int) -> None:
         """Drop the policies from after `step`: they will be made again."""
-        for path in self._root.glob("step-*"):
-            if int(path.name.removeprefix("step-")) > step:
-                hidden = self._root / f".{path.name}"
-                path.rename(hidden)
+        for later in self.steps():
+            if later > step:
+                hidden = self._root / f".{policy_name(later)}"
+                self.path(later).rename(hidden)
                 shutil.rmtree(hidden)
 
+    def steps(self) -> list[int]:
+        """Steps after which the policy is kept, ascending."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self._root.glob("step-*"))
+
     def save(self, step: int, model: PreTrainedModel, tokenizer_from: Path) -> None:
-        """Keep the policy after `step` steps."""
+        """Keep the policy after `step` steps, unless it is kept already."""
+        if step in self.steps():
+            return
         temporary = self._root / f".{policy_name(step)}"
         save_policy(model, tokenizer_from, temporary)
         fsync_tree(temporary)

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bai_pipeline.errors import DataError
 from bai_pipeline.ppo.randomness import permutation
-from bai_pipeline.synthetic.tasks import verify
+from bai_pipeline.synthetic.tasks import can_be_right, verify
 from bai_pipeline.synthetic.world_tables import VERIFIER
 from bai_pipeline.tables import Row, read_table
 
@@ -68,11 +68,17 @@ class PromptTable:
         return self._order[1]
 
 
-def load_prompts(path: Path, tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, seed: int) -> PromptTable:
+def load_prompts(
+    path: Path, tokenizer: PreTrainedTokenizerBase, *, max_prompt_tokens: int, seed: int, verified: bool = False
+) -> PromptTable:
     """Read a prompts table `{id, messages, answer?, verifier?}`.
 
+    Args:
+        verified: the reward is the verifier's, so every prompt must name one.
+
     Raises:
-        DataError: the table breaks its schema, a prompt is longer than `max_prompt_tokens`, a verifier is unknown.
+        DataError: the table breaks its schema, a prompt is longer than `max_prompt_tokens`, a verifier is unknown or
+            absent where it is needed, or an answer can never be right.
     """
     prompts = []
     for row in read_table("prompts", path):
@@ -85,6 +91,16 @@ def load_prompts(path: Path, tokenizer: PreTrainedTokenizerBase, *, max_prompt_t
         if prompt.verifier is not None and prompt.verifier not in VERIFIERS:
             raise DataError(
                 f"{path}: prompt {prompt.id!r} names verifier {prompt.verifier!r}; known are {', '.join(VERIFIERS)}"
+            )
+        if verified and prompt.verifier is None:
+            raise DataError(
+                f"{path}: a reward of kind verifier needs every prompt to name one, prompt {prompt.id!r} names none; "
+                f"known are {', '.join(VERIFIERS)}"
+            )
+        if prompt.verifier == VERIFIER and not can_be_right(prompt.answer or ""):
+            raise DataError(
+                f"{path}: no response to prompt {prompt.id!r} can be right: verifier {VERIFIER!r} expects one digit as "
+                f"answer, got {prompt.answer!r}"
             )
         prompts.append(prompt)
     return PromptTable(prompts, seed)

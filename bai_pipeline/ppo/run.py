@@ -5,11 +5,12 @@
     run.json    what the run is: seed and settings
     state/      training state            (`state`)
     metrics/    parts of the tables       (`metrics`)
-    policies/   policies that are kept    (`policies`)
+    policies/   policies that are kept    (`policies`): after `evaluate_at_step`, and where a call ended
 
 A step is a function of the state after the step before and of (seed, step), so an interrupted run that is started
 again ends with the bytes of an undisturbed one (CPU, the same number of threads). No schedule depends on
-`until_step`: asking for more steps later continues the same run.
+`until_step`: asking for more steps later continues the same run, asking for fewer gives what is there. Studies that
+differ in `until_step` and `evaluate_at_step` only share a run, so every policy that any of them kept is written out.
 """
 
 import json
@@ -21,7 +22,7 @@ from typing import Any
 from bai_pipeline.errors import TrainingError
 from bai_pipeline.ppo.engines import DEFAULT_DEEPSPEED, DeepSpeedConfig
 from bai_pipeline.ppo.metrics import MetricsTables, Row
-from bai_pipeline.ppo.policies import KeptPolicies, policy_name, save_policy
+from bai_pipeline.ppo.policies import KeptPolicies, policy_name
 from bai_pipeline.ppo.state import StateStore
 from bai_pipeline.ppo.trainer import PpoTrainer
 from bai_pipeline.progress import Reporter
@@ -46,13 +47,13 @@ def run_ppo(
     scorer: Scorer,
     deepspeed: DeepSpeedConfig = DEFAULT_DEEPSPEED,
 ) -> dict[str, float | int | str]:
-    """Train `actor` until `until_step` steps are done, from wherever `work` stands.
+    """Train `actor` until at least `until_step` steps are done, from wherever `work` stands.
 
     Args:
         actor: Hugging Face directory of the initial policy; its tokenizer and chat template are the run's.
         prompts: Parquet file `{id, messages, answer?, verifier?}`.
         out: existing empty directory; receives `steps/` and `responses/` (Parquet), `policies/step-…/` (Hugging Face
-            directories: after `evaluate_at_step` and after `until_step`) and `run.json` {until_step, policies}.
+            directories: every policy that is kept) and `run.json` {until_step: where the run stands, policies}.
         work: existing directory of this run alone.
         checkpoint_every: steps between checkpoints; there is always one at the end.
         critic_init: directory of a reward model, or of a policy for a critic with a zero head.
@@ -64,8 +65,9 @@ def run_ppo(
         Numbers for the UI: first and last readings, tokens, seconds.
 
     Raises:
-        TrainingError: `work` belongs to another run or is ahead of `until_step`, no checkpoint is intact, a loss is
-            not finite. `out` is not complete then.
+        TrainingError: `work` belongs to another run or has passed `evaluate_at_step` without keeping that policy, no
+            checkpoint is intact, a loss is not finite. `out` is not complete then.
+        CheckpointError: tensors in a directory are not exactly the model's.
         DataError: the prompts table breaks its schema.
         RewardError: the reward cannot be computed, or the critic's tokenizer is not the actor's.
     """
@@ -76,12 +78,17 @@ def run_ppo(
         work / "metrics", accuracy=trainer.prompts.has_answers, reference=trainer.reference is not None
     )
     start = state.load_newest(trainer.engines, report)
-    if start > until_step:
-        raise TrainingError(f"{work} stands after step {start}; asked for {until_step}, ask for {start} or more")
     kept.resume(start)
+    if start > evaluate_at_step and evaluate_at_step not in kept.steps():
+        raise TrainingError(
+            f"{work} stands after step {start} and kept no policy after step {evaluate_at_step} (it has "
+            f"{', '.join(map(str, kept.steps())) or 'none'}); nothing was trained, remove the directory to train anew"
+        )
     tables.resume(start)
+    if start == evaluate_at_step:
+        kept.save(start, trainer.policy, actor)
     if start:
-        report.log(f"continuing after step {start}")
+        report.log(f"continuing after step {start}" if start < until_step else f"after step {start}: nothing to train")
     for step in range(start, until_step):
         record = trainer.step(step)
         tables.add("steps", record.steps)
@@ -95,7 +102,9 @@ def run_ppo(
         if done % checkpoint_every == 0 or done == until_step:
             tables.flush(done)
             state.save(done, trainer.engines)
-    _write_out(out, until_step, evaluate_at_step, tables, kept, trainer, actor)
+    end = max(start, until_step)
+    kept.save(end, trainer.policy, actor)
+    _write_out(out, end, tables, kept)
     return _summary(tables, start)
 
 
@@ -115,29 +124,13 @@ def _claim(work: Path, settings: PpoSettings, seed: int) -> None:
     raise TrainingError(f"{work} belongs to a run with other settings ({changes}); it was left as it is")
 
 
-def _write_out(
-    out: Path,
-    until_step: int,
-    evaluate_at_step: int,
-    tables: MetricsTables,
-    kept: KeptPolicies,
-    trainer: PpoTrainer,
-    actor: Path,
-) -> None:
+def _write_out(out: Path, end: int, tables: MetricsTables, kept: KeptPolicies) -> None:
     """Fill `out` from `work`; nothing in `work` changes, so this can be repeated."""
-    if evaluate_at_step < until_step and not kept.path(evaluate_at_step).is_dir():
-        raise TrainingError(
-            f"the policy after step {evaluate_at_step} was not kept while the run passed it (evaluate_at_step was "
-            f"another then), and the run stands after step {until_step}; start a new run"
-        )
     tables.collect(out)
-    policies = {until_step: f"policies/{policy_name(until_step)}"}
-    save_policy(trainer.policy, actor, out / policies[until_step])
-    if evaluate_at_step < until_step:
-        policies[evaluate_at_step] = f"policies/{policy_name(evaluate_at_step)}"
-        shutil.copytree(kept.path(evaluate_at_step), out / policies[evaluate_at_step])
-    record = {"until_step": until_step, "policies": {str(step): policies[step] for step in sorted(policies)}}
-    write_atomically(out / "run.json", json.dumps(record, indent=1))
+    policies = {step: f"policies/{policy_name(step)}" for step in kept.steps()}
+    for step, place in policies.items():
+        shutil.copytree(kept.path(step), out / place)
+    write_atomically(out / "run.json", json.dumps({"until_step": end, "policies": policies}, indent=1))
 
 
 _SHOWN: Mapping[str, str] = {

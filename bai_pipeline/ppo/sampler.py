@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bai_pipeline.errors import DataError
+from bai_pipeline.errors import CheckpointError, DataError
 from bai_pipeline.ppo.decoders import Decoder, build_decoder
 
 FinishReason = Literal["stop", "length"]
@@ -35,6 +35,30 @@ class Rollout:
     def lengths(self) -> list[int]:
         """Tokens of each response."""
         return [len(row) for row in self.tokens]
+
+
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: those of the generation config and the tokenizer's end-of-sequence token.
+
+    Raises:
+        CheckpointError: neither names one.
+    """
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    found = {configured} if isinstance(configured, int) else set(configured or ())
+    found |= {tokenizer.eos_token_id} - {None}
+    if not found:
+        raise CheckpointError(
+            f"neither the generation config nor the tokenizer of {tokenizer.name_or_path} names an end-of-sequence "
+            "token"
+        )
+    return sorted(found)
+
+
+def response_texts(rollout: Rollout, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The responses as text: only the token that ended them is left out, markers such as <think> stay."""
+    ended = zip(rollout.tokens, rollout.finish_reasons, strict=True)
+    bare = [tokens[:-1] if reason == "stop" else tokens for tokens, reason in ended]
+    return [str(tokenizer.decode(tokens, skip_special_tokens=False)) for tokens in bare]
 
 
 def sample(

@@ -27,8 +27,8 @@ from bai_pipeline.ppo.experience import Experience, build_experience
 from bai_pipeline.ppo.prompts import Prompt, load_prompts
 from bai_pipeline.ppo.randomness import generator, permutation
 from bai_pipeline.ppo.records import Means, StepRecord, Stopwatch, accuracy_of, response_rows, rollout_readings
-from bai_pipeline.ppo.sampler import Rollout, sample
-from bai_pipeline.reward.scorers import Scorer
+from bai_pipeline.ppo.sampler import Rollout, response_texts, sample, stop_tokens
+from bai_pipeline.reward.scorers import Scorer, VerifierScorer
 from bai_pipeline.settings import PpoSettings
 
 
@@ -60,7 +60,13 @@ class PpoTrainer:
         """
         self._settings, self._seed, self._scorer = settings, seed, scorer
         self._tokenizer = AutoTokenizer.from_pretrained(actor, local_files_only=True)
-        self.prompts = load_prompts(prompts, self._tokenizer, max_prompt_tokens=settings.max_prompt_tokens, seed=seed)
+        self.prompts = load_prompts(
+            prompts,
+            self._tokenizer,
+            max_prompt_tokens=settings.max_prompt_tokens,
+            seed=seed,
+            verified=isinstance(scorer, VerifierScorer),
+        )
         dtype = training_dtype(deepspeed)
         policy, critic = load_actor(actor, dtype), load_critic(critic_init, actor, dtype)
         self.engines: dict[str, Any] = {
@@ -71,7 +77,7 @@ class PpoTrainer:
         if settings.kl_coef > 0:
             self.reference = load_actor(reference or actor, dtype).requires_grad_(False)
             self.reference.to(policy.device)  # type: ignore[arg-type]
-        self._eos = _eos_token_ids(policy, self._tokenizer.eos_token_id)
+        self._eos = stop_tokens(policy, self._tokenizer)
         self._pad: int = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._eos[0]
         self._routed = getattr(policy.config, "output_router_logits", None) is not None
 
@@ -91,7 +97,7 @@ class PpoTrainer:
         prompts = self.prompts.batch(step, self._settings.batch_size)
         rollout = self._sample(prompts, step)
         watch.mark("sample_seconds")
-        texts = self._texts(rollout)
+        texts = response_texts(rollout, self._tokenizer)
         scores = self._score(step, prompts, texts, rollout)
         watch.mark("score_seconds")
         experience, readings = self._estimate(step, prompts, rollout, scores)
@@ -119,12 +125,6 @@ class PpoTrainer:
             pad_token_id=self._pad,
             generator=generator(self._seed, step, "sampling"),
         )
-
-    def _texts(self, rollout: Rollout) -> list[str]:
-        """The responses as text, without the token that ended them."""
-        ended = zip(rollout.tokens, rollout.finish_reasons, strict=True)
-        bare = [tokens[:-1] if reason == "stop" else tokens for tokens, reason in ended]
-        return [str(self._tokenizer.decode(tokens)) for tokens in bare]
 
     def _score(self, step: int, prompts: Sequence[Prompt], texts: list[str], rollout: Rollout) -> list[float]:
         scores = self._scorer(
@@ -215,7 +215,12 @@ class PpoTrainer:
         self._apply(step, "critic", "value loss", loss, means)
 
     def _apply(self, step: int, name: str, quantity: str, loss: Tensor, means: Means) -> None:
-        """One optimizer update, unless the loss or its gradient is not finite."""
+        """One optimizer update.
+
+        Raises:
+            TrainingError: the loss is not finite, before the update; or the gradient is not, after it: the weights in
+                memory are lost then, and no checkpoint is made of them.
+        """
         engine = self.engines[name]
         _require_finite(step, quantity, loss.item())
         learning_rate = engine.get_lr()[0]
@@ -233,15 +238,6 @@ class PpoTrainer:
         logits = torch.stack([layer.detach().view(shape) for layer in output.router_logits])
         top_k = self.policy.config.num_experts_per_tok
         return float(ppo_math.load_balancing_loss(logits, batch.real, top_k=top_k))
-
-
-def _eos_token_ids(policy: PreTrainedModel, tokenizer_eos: int | None) -> list[int]:
-    """The tokens that end a response: the generation config's, or else the tokenizer's."""
-    configured = getattr(policy.generation_config, "eos_token_id", None)
-    chosen = configured if configured is not None else tokenizer_eos
-    if chosen is None:
-        raise TrainingError("neither the actor's generation config nor its tokenizer names an end-of-sequence token")
-    return [chosen] if isinstance(chosen, int) else list(chosen)
 
 
 def _require_finite(step: int, quantity: str, value: float) -> None:

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, OlmoeConfig, OlmoeP
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from bai_pipeline.errors import CheckpointError
+from bai_pipeline.loading import load_model
 
 
 class OlmoeForSequenceClassification(  # type: ignore[no-untyped-call]
@@ -42,7 +43,8 @@ def check_reward_config(path: Path) -> None:
     """Check that a directory's config is that of a reward model, without loading weights.
 
     Raises:
-        CheckpointError: not a …ForSequenceClassification with one label, or a score_scale that is not positive.
+        CheckpointError: not a …ForSequenceClassification with one label, or a score_scale that is not positive, or
+            a score_shift that is not finite.
     """
     config_file = path / "config.json"
     if not config_file.is_file():
@@ -55,21 +57,22 @@ def check_reward_config(path: Path) -> None:
             f"expected a …ForSequenceClassification checkpoint with 1 label, got {', '.join(architectures) or 'none'} "
             f"with {labels} in {config_file}"
         )
-    scale = config.get("score_scale", 1.0)
-    if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+    scale, shift = config.get("score_scale", 1.0), config.get("score_shift", 0.0)
+    if not (_is_finite(scale) and scale > 0):
         raise CheckpointError(f"expected a score_scale above 0, got {scale!r} in {config_file}")
+    if not _is_finite(shift):
+        raise CheckpointError(f"expected a finite number as score_shift, got {shift!r} in {config_file}")
 
 
 def load_reward_model(path: Path) -> PreTrainedModel:
     """The reward model (or critic) saved at `path`, in evaluation mode and in the dtype it was saved in.
 
     Raises:
-        CheckpointError: `path` is not a sequence classification checkpoint with one label and a `score` head.
+        CheckpointError: `path` is not a sequence classification checkpoint with one label and a `score` head, or its
+            tensors are not exactly the model's.
     """
     check_reward_config(path)
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        path, local_files_only=True, use_safetensors=True
-    )
+    model = load_model(AutoModelForSequenceClassification, path)
     if not hasattr(model, "score"):
         raise CheckpointError(f"expected a head named score, {type(model).__name__} in {path} has none")
     model.eval()  # type: ignore[no-untyped-call]
@@ -104,3 +107,7 @@ def token_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tens
     shift = float(getattr(model.config, "score_shift", 0.0))
     scale = float(getattr(model.config, "score_scale", 1.0))
     return (raw_token_scores(model, input_ids, attention_mask) - shift) / scale
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

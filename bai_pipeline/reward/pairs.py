@@ -16,8 +16,9 @@ from bai_pipeline.tables import read_table
 
 
 class Pair(TypedDict):
-    """Two whole conversations that differ in the last answer, end token included."""
+    """Two whole conversations that differ in the last answer, end token included, and the prompt that they share."""
 
+    prompt: list[int]
     chosen: list[int]
     rejected: list[int]
 
@@ -48,22 +49,38 @@ def read_pairs(data: Path, tokenizer: PreTrainedTokenizerBase, max_length: int) 
             prompt, answer = encode_answer(tokenizer, record["prompt"], record[column], data, row)
             check_length(prompt + answer, max_length, data, row)
             both.append(prompt + answer)
-        pairs.append({"chosen": both[0], "rejected": both[1]})
+        pairs.append({"prompt": prompt, "chosen": both[0], "rejected": both[1]})
     return pairs
 
 
 def hold_back(pairs: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on and pairs held back to test and normalise on: an eighth, but 32 where a quarter allows it.
 
+    The pairs of a prompt are all on one side. Prompts are held back in a random order as long as theirs fit; where no
+    prompt's fit, those of one with the fewest.
+
     Raises:
-        DataError: fewer than 8 pairs.
+        DataError: fewer than 8 pairs, or all of one prompt.
     """
     if len(pairs) < 8:
         raise DataError(f"expected at least 8 preference pairs to train on and test with, got {len(pairs)}")
-    shuffled = list(pairs)
-    random.Random(f"{seed}/held-back pairs").shuffle(shuffled)
+    by_prompt: dict[tuple[int, ...], list[Pair]] = {}
+    for pair in pairs:
+        by_prompt.setdefault(tuple(pair["prompt"]), []).append(pair)
+    if len(by_prompt) < 2:
+        raise DataError(
+            f"expected preference pairs of several prompts to train on and test with, got {len(pairs)} of one"
+        )
+    groups = list(by_prompt.values())
+    random.Random(f"{seed}/held-back pairs").shuffle(groups)
     count = max(len(pairs) // 8, min(32, len(pairs) // 4))
-    return shuffled[count:], shuffled[:count]
+    train: list[Pair] = []
+    test: list[Pair] = []
+    if min(map(len, groups)) > count:
+        test = groups.pop(groups.index(min(groups, key=len)))
+    for group in groups:
+        (test if len(test) + len(group) <= count else train).extend(group)
+    return train, test
 
 
 class PairCollator:

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from bai_pipeline.errors import TrainingError
+from bai_pipeline.loading import LANGUAGE_HEAD, SCORE_HEAD, load_model
 from bai_pipeline.progress import Reporter
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.reward.model import at_last_token, raw_token_scores
@@ -46,7 +47,7 @@ def train_reward_model(
         deepspeed: a DeepSpeed JSON file, for training on several ranks.
 
     Raises:
-        CheckpointError: no chat template, or no padding token of its own.
+        CheckpointError: no chat template, no padding token of its own, or tensors that are not exactly the model's.
         DataError: the table breaks its schema, holds too long an example or fewer than 8 pairs.
         TrainingError: the settings do not fit the data, or losses or scores are degenerate.
     """
@@ -60,8 +61,13 @@ def train_reward_model(
         train_pairs, test_pairs = hold_back(pairs, seed)
         arguments = training_arguments(training, len(train_pairs), seed, Path(work), deepspeed)
         set_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            init, num_labels=1, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        model = load_model(
+            AutoModelForSequenceClassification,
+            init,
+            missing={SCORE_HEAD},
+            unexpected={LANGUAGE_HEAD},
+            num_labels=1,
+            dtype=torch.float32,
         )
         model.config.pad_token_id = tokenizer.pad_token_id
         collate = PairCollator(int(tokenizer.pad_token_id))

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from bai_pipeline.errors import CheckpointError
+from bai_pipeline.loading import load_model
 from bai_pipeline.progress import Reporter
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.settings import ModelSettings, TrainingSettings
@@ -84,7 +85,8 @@ def finetune(
         deepspeed: a DeepSpeed JSON file, for training on several ranks.
 
     Raises:
-        CheckpointError: the base's tokenizer has no chat template and none is given, or no padding token.
+        CheckpointError: the base's tokenizer has no chat template and none is given, or no padding token; or the
+            tensors are not exactly the model's.
         DataError: the table breaks its schema or holds an example longer than `training.max_length`.
         TrainingError: the settings do not fit the data, or the loss is not finite.
     """
@@ -92,9 +94,7 @@ def finetune(
         tokenizer = load_tokenizer(base, chat_template)
         examples = conversations(data, tokenizer, training.max_length)
         arguments = training_arguments(training, len(examples), seed, Path(work), deepspeed)
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
+        model = load_model(AutoModelForCausalLM, base, dtype=torch.float32)
         return _train(model, tokenizer, examples, out, arguments, training, saved_dtype(base), report)
 
 

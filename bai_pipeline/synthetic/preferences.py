@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bai_pipeline.errors import DataError
-from bai_pipeline.ppo.sampler import sample
+from bai_pipeline.loading import load_model
+from bai_pipeline.ppo.sampler import response_texts, sample, stop_tokens
 from bai_pipeline.progress import Reporter
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.settings import PreferenceSettings
@@ -130,7 +131,8 @@ class _ModelSampler:
 
     def __init__(self, path: Path, settings: PreferenceSettings) -> None:
         self._tokenizer = load_tokenizer(path)
-        self._model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        self._model = load_model(AutoModelForCausalLM, path)
+        self._stop = stop_tokens(self._model, self._tokenizer)
         self._settings = settings
 
     def __call__(self, rows: list[Row], generator: torch.Generator) -> list[Sample | None]:
@@ -143,14 +145,20 @@ class _ModelSampler:
                 [encode_prompt(self._tokenizer, row["messages"]) for row in batch],
                 self._settings.max_new_tokens,
                 self._settings.temperature,
-                eos_token_id=self._tokenizer.eos_token_id,
+                eos_token_id=self._stop,
                 pad_token_id=self._tokenizer.pad_token_id,
                 generator=generator,
             )
-            for row, tokens, reason in zip(batch, rollout.tokens, rollout.finish_reasons, strict=True):
-                text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+            drawn = zip(
+                batch,
+                response_texts(rollout, self._tokenizer),
+                rollout.lengths,
+                rollout.finish_reasons,
+                strict=True,
+            )
+            for row, text, length, reason in drawn:
                 finished = reason == "stop" and text.strip() != ""
-                samples.append(Sample(text, len(tokens), verify(text, row["answer"])) if finished else None)
+                samples.append(Sample(text, length, verify(text, row["answer"])) if finished else None)
         return samples
 
 

@@ -118,6 +118,11 @@ def verify(response_text: str, answer: str) -> bool:
     return extract_answer(response_text) == answer
 
 
+def can_be_right(answer: str) -> bool:
+    """Whether `verify` finds any response right whose answer should be `answer`: only one digit can be."""
+    return verify(f"ans {answer}", answer)
+
+
 def _steps(problem: Problem, backward: bool = False) -> list[str]:
     """The words of one pass over the operands, one equation each: "LABEL LEFT OPERATOR RIGHT = RESULT ,".
 

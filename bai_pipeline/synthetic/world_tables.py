@@ -55,7 +55,7 @@ def write_sft_data(
         styles: role -> how its answers are written (see `sft_answer`).
     """
     for role, style in styles.items():
-        rng = random.Random(f"{seed}/sft/{style}")
+        rng = random.Random(f"{seed}/sft/{role}")
         rows: list[Row] = []
         for index in range(world.sft_examples):
             problem = sample_training_problem(world, rng)

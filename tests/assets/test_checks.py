@@ -138,6 +138,7 @@ def test_rows_of_different_tables_may_share_an_id(plan: Plan) -> None:
 def run_rows(**changes: Any) -> Table:
     row = {"seed": 0, "length_mean": 20.0, "length_min": 3, "length_max": 40, "truncated_share": 0.1}
     row |= {"kl_train_sample": 1e-4, "kl_mismatch": -1e-12, "clip_fraction": 0.0, "score_mean": 0.5}
+    row |= {"accuracy": 0.5, "kl_ref": 0.1, "explained_variance": 0.2}
     rows = [{**row, "step": step} for step in range(2)]
     rows[-1] |= changes
     return rows
@@ -151,6 +152,8 @@ def run_rows(**changes: Any) -> Table:
         ({"step": 2}, {"step_increase"}),
         ({"score_mean": float("nan")}, {"non_finite"}),
         ({"score_mean": float("inf")}, {"non_finite"}),
+        *(({name: float("nan")}, set()) for name in sorted(frames.MAY_BE_NULL)),
+        *(({name: -float("inf")}, {"non_finite"}) for name in sorted(frames.MAY_BE_NULL)),
         ({"kl_train_sample": -1e-3}, {"kl_train_sample"}),
         ({"length_max": 4096}, {"length_max"}),
         ({"length_mean": 41.0}, {"length_ordered"}),

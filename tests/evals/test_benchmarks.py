@@ -32,10 +32,21 @@ def test_every_faulty_line_is_named(tmp_path: Path) -> None:
         line("d", messages=[{"role": "system", "content": "x"}]),
         line("e", difficulty=3),
         line("a"),
+        line("f", answer="12"),
+        line("g", answer=""),
     )
     with pytest.raises(DataError) as error:
         read_benchmark(path)
-    for fault in ("line 2: answer ' 1'", "line 3: prompt", "line 4: messages", "line 5: difficulty", "id 'a' occurs 2"):
+    assert str(path) in str(error.value)
+    for fault in (
+        "line 2: answer ' 1' of 'b' is not one digit",
+        "line 3: prompt",
+        "line 4: messages",
+        "line 5: difficulty",
+        "id 'a' occurs 2",
+        "line 7: answer '12' of 'f' is not one digit",
+        "line 8: answer '' of 'g' is not one digit",
+    ):
         assert fault in str(error.value)
 
 

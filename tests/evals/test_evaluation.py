@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -8,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bai_pipeline.errors import CheckpointError, DataError
@@ -188,6 +190,25 @@ def test_a_checkpoint_without_a_chat_template_is_refused(data: Path, tmp_path: P
     model = save(build_olmoe(MODEL, tokenizer, seed=0), tokenizer, tmp_path / "model")
     with pytest.raises(CheckpointError, match="no chat template"):
         run(model, data, tmp_path / "out", settings("one"))
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(answers_seven: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(answers_seven, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    save_file({name: t for name, t in load_file(weights).items() if name != "model.norm.weight"}, weights)
+    with pytest.raises(CheckpointError, match=r"/model, got them without model\.norm\.weight$"):
+        run(tmp_path / "model", data, tmp_path / "out", settings("one"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_response_ends_at_the_tokenizer_s_end_token_too(data: Path, tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    model = parrot(tokenizer, {"<asst>": "ans", "ans": "7"})
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("hmm")
+    metrics = run(save(model, tokenizer, tmp_path / "model"), data, tmp_path / "out", settings("one"))
+    assert metrics["truncated_share"] == 0.0
+    assert pd.read_parquet(tmp_path / "out/samples/one.parquet")["response"].tolist() == ["ans 7"]
 
 
 def test_importing_the_package_imports_neither_torch_nor_lm_eval() -> None:

@@ -84,6 +84,20 @@ def test_alphas_ascend_and_seeds_are_averaged() -> None:
     assert "| 0.5 | 2 | 0.500 ± 0.100 | 0.500 ± 0.100 |" in to_markdown(table)
 
 
+def test_seeds_that_were_asked_for_and_are_absent_are_named() -> None:
+    found = scores(("0.1", 0, "a", 0.3, 0.1), ("0.5", 0, "a", 0.4, 0.1), ("0.5", 2, "a", 0.4, 0.1))
+    table = ratio_table(found, ["0.1", "0.5"], {}, seeds=[0, 1, 2])
+    assert list(table["note"]) == ["seeds 1, 2: not materialized", "seed 1: not materialized"]
+    assert list(table["seeds"]) == [1, 2]
+    assert list(ratio_table(found, ["0.1", "0.5"], {}, seeds=[0])["note"]) == ["", ""]
+
+
+def test_a_model_that_ppo_did_not_make_has_no_seeds_to_miss() -> None:
+    found = scores(("Base", -1, "a", 0.3, 0.1), ("BAI", 0, "a", 0.4, 0.1))
+    table = paradigm_table(found, ["Base", "BAI", "Paradigm 1"], {"Paradigm 1": "not materialized"}, seeds=[0, 1])
+    assert list(table["note"]) == ["", "seed 1: not materialized", "not materialized"]
+
+
 def test_an_unknown_error_is_shown_as_unknown() -> None:
     table = ratio_table(scores(("0.5", 0, "a", 1.0, float("nan"))), ["0.5"], {})
     assert "| 1.000 ± n/a |" in to_markdown(table)

@@ -165,13 +165,15 @@ def test_a_study_brings_its_own_base_three_sft_models_and_reward_model(smoke: Pl
 
 def test_a_brought_model_that_changed_after_its_import_is_refused(smoke: Plan, tmp_path: Path) -> None:
     base = tmp_path / "base"
-    shutil.copytree(object_of(smoke, "base_model"), base)
+    shutil.copytree(object_of(smoke, "base_model"), base, ignore=WITHOUT_MANIFEST)
     plan = plan_of(tmp_path, Store(tmp_path / "store"), "base: {path: base}\n", name="own")
     materialize(plan, [RefKey("own", "base_model")])
     data = bytearray((base / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (base / "model.safetensors").write_bytes(bytes(data))
     assert plan.status()[RefKey("own", "base_model")].state == "stale"
+    with pytest.raises(CheckpointError, match="has changed since it was imported as base"):
+        materialize(plan, [RefKey("own", name) for name in ("sft_data", "instruct_sft")])
 
 
 def corrupt_shape(model: Path) -> None:

@@ -3,8 +3,6 @@
 import random
 import shutil
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -19,11 +17,11 @@ from tests.graph.chain import job_process, materialize, object_of, plan_of, tabl
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 KILLS = 10
-LONG = "evaluate_at_step: 60\nuntil_step: 60\ncheckpoint_every: 3\nalphas: ['0.5']\nseeds: [7]\n"
+LONG = "evaluate_at_step: 500\nuntil_step: 500\ncheckpoint_every: 3\nalphas: ['0.5']\nseeds: [7]\n"
 
 
 def test_ten_kills_at_random_moments_change_no_byte_of_the_tables(tmp_path: Path) -> None:
-    """The job runs for about 20 s; a kill may come while it imports, samples, trains, or writes a checkpoint."""
+    """A kill may come while the job imports, loads a checkpoint, samples, trains, or writes a checkpoint."""
     undisturbed = plan_of(tmp_path, Store(tmp_path / "undisturbed"), LONG)
     upstream = [
         key for asset in undisturbed.assets[: undisturbed.assets.index("ppo_run")] for key in undisturbed.keys(asset)
@@ -32,25 +30,18 @@ def test_ten_kills_at_random_moments_change_no_byte_of_the_tables(tmp_path: Path
     killed = Plan(undisturbed.study, Store(tmp_path / "killed"))
     shutil.copytree(undisturbed.store.root, killed.store.root)
     (key,) = undisturbed.keys("ppo_run")
-    begin = time.monotonic()
     materialize(undisturbed, [key])
-    length = time.monotonic() - begin
 
     spec = killed.spec(key)
-    uri, kills = write_spec(spec, killed.store), 0
-    while kills < KILLS:
+    uri = write_spec(spec, killed.store)
+    for _ in range(KILLS):
         process = job_process(killed.store, uri)
-        try:
-            process.wait(timeout=random.uniform(0.5, 8 + length / 4))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-        else:
-            assert process.returncode == 0
-            break
-    print(f"killed {kills} times", file=sys.stderr)
-    assert kills >= KILLS // 2, "the run ended too early for the test to mean anything"
+        with pytest.raises(subprocess.TimeoutExpired):  # a job that ends before it is killed makes the test mean less
+            process.wait(timeout=random.uniform(0.5, 14))
+        process.kill()
+        process.wait()
+    state = killed.store.job_directory(spec.identity) / "work" / "state"
+    print(f"killed {KILLS} times; the last checkpoint is {max(p.name for p in state.glob('step-*'))} of 500")
     (result,) = materialize(killed, [key]).values()
     assert read_result(spec, killed.store) == result
     assert tables(killed, key) == tables(undisturbed, key)
@@ -76,5 +67,5 @@ def test_ppo_from_bai_gains_accuracy_in_three_seeds(preset: str, store: Store, t
     for seed in plan.study.seeds:
         accuracy = pd.read_parquet(object_of(plan, "ppo_run", "0.5", seed) / "steps")["accuracy"]
         gains[seed] = float(accuracy.iloc[-3:].mean() - accuracy.iloc[0])
-    print(f"{preset}: gain in accuracy, last three steps over the first: {gains}", file=sys.stderr)
+    print(f"{preset}: gain in accuracy, last three steps over the first: {gains}")
     assert min(gains.values()) >= 0.3, gains

@@ -88,7 +88,7 @@ def test_a_failing_pod_is_told_with_the_tail_of_its_log(
     assert isinstance(failure, dg.Failure)
     assert failure.description is not None
     log = store.job_directory(spec("crash").identity) / "log.txt"
-    assert f"failed in its pod with exit code 1; its log is {log} and ends with:" in failure.description
+    assert f"failed with exit code 1 in its pod; its log is {log} and ends with:" in failure.description
     assert failure.description.splitlines()[-1].strip() == "ZeroDivisionError: a bug"
     assert "__dagster_pipes" not in failure.description
     assert "line 0" in log.read_text().splitlines()

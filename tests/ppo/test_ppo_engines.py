@@ -9,10 +9,11 @@ import deepspeed
 import pytest
 import torch
 from deepspeed.ops import __compatible_ops__
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from bai_pipeline.errors import RewardError, TrainingError
+from bai_pipeline.errors import CheckpointError, RewardError, TrainingError
 from bai_pipeline.ppo.engines import DEFAULT_DEEPSPEED, EXPERTS_IMPLEMENTATION, build_engine, load_actor, load_critic
 from bai_pipeline.reward.scorers import RewardModelScorer
 from bai_pipeline.settings import PpoSettings
@@ -46,9 +47,24 @@ def test_values_do_not_depend_on_padding(world: Path) -> None:
 def test_a_critic_from_a_policy_has_its_body_and_a_head_of_zeros(world: Path) -> None:
     critic = load_critic(world / "actor", world / "actor", torch.float32)
     assert not critic(TOKENS).any()
+    assert not any(module.training for module in critic.model.modules())
     body = AutoModelForCausalLM.from_pretrained(world / "actor").model.state_dict()
     for name, tensor in critic.model.base_model.state_dict().items():
         assert torch.equal(tensor, body[name]), name
+
+
+@pytest.mark.parametrize("name", ["actor", "reward"])
+def test_a_tensor_that_is_missing_is_named_and_never_random(world: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(world / name, tmp_path / name)
+    weights = tmp_path / name / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.norm.weight"]
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"in .*/{name}, got them without model\.norm\.weight$"):
+        load_critic(tmp_path / name, world / "actor", torch.float32)
+    if name == "actor":
+        with pytest.raises(CheckpointError, match=r"without model\.norm\.weight"):
+            load_actor(tmp_path / name, torch.float32)
 
 
 def test_a_critic_with_a_foreign_tokenizer_is_refused(

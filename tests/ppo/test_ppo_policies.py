@@ -34,6 +34,15 @@ def test_policies_from_after_the_checkpoint_are_dropped_on_resuming(
     kept.resume(3)
     assert kept.path(2).is_dir()
     assert not kept.path(4).exists()
+    assert kept.steps() == [2]
+
+
+def test_a_policy_that_is_kept_is_not_written_again(world: Path, policy: OlmoeForCausalLM, tmp_path: Path) -> None:
+    kept = KeptPolicies(tmp_path)
+    kept.save(2, policy, world / "actor")
+    written = (tmp_path / "step-000002" / "model.safetensors").stat()
+    kept.save(2, policy, world / "actor")
+    assert (tmp_path / "step-000002" / "model.safetensors").stat() == written
 
 
 def test_a_half_written_policy_is_never_seen(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +17,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bai_pipeline.errors import TrainingError
+from bai_pipeline.errors import DataError, TrainingError
 from bai_pipeline.ppo import run_ppo
 from bai_pipeline.ppo.metrics import responses_schema, steps_schema
 from bai_pipeline.ppo.trainer import PpoTrainer
 from bai_pipeline.progress import SilentReporter
-from bai_pipeline.reward.scorers import RewardModelScorer, Scorer
+from bai_pipeline.reward.scorers import RewardModelScorer, Scorer, VerifierScorer
 from bai_pipeline.settings import PpoSettings
 
 pytestmark = pytest.mark.filterwarnings(
@@ -154,7 +155,22 @@ def test_a_longer_run_continues_a_shorter_one(run: Run, tmp_path: Path) -> None:
     run("straight", "expected", steps=5)
     run("extended", "short", steps=2, every=1)
     assert run("extended", "found", steps=5)["resumed_from_step"] == 2
-    assert files(tmp_path / "found") == files(tmp_path / "expected")
+    for name in ("steps", "responses", "policies/step-000002", "policies/step-000005"):
+        assert files(tmp_path / "found" / name) == files(tmp_path / "expected" / name), name
+
+
+def test_every_policy_that_was_an_end_or_evaluated_stays_in_the_run(run: Run, tmp_path: Path) -> None:
+    """Studies that differ in until_step and evaluate_at_step only share a run."""
+    run("work", "first", steps=2, evaluate_at_step=1)
+    run("work", "second", steps=4, evaluate_at_step=2)
+    run("work", "third", steps=5, evaluate_at_step=4)
+    for out, steps in (("first", (1, 2)), ("second", (1, 2, 4)), ("third", (1, 2, 4, 5))):
+        policies = {str(step): f"policies/step-{step:06d}" for step in steps}
+        assert json.loads((tmp_path / out / "run.json").read_text()) == {"until_step": steps[-1], "policies": policies}
+        assert {path.name for path in (tmp_path / out / "policies").iterdir()} == {f"step-{step:06d}" for step in steps}
+    for out in ("first", "second"):
+        for path in (tmp_path / out / "policies").iterdir():
+            assert files(path) == files(tmp_path / "third" / "policies" / path.name)
 
 
 def test_a_finished_run_can_be_written_out_again(run: Run, tmp_path: Path) -> None:
@@ -163,16 +179,49 @@ def test_a_finished_run_can_be_written_out_again(run: Run, tmp_path: Path) -> No
     assert files(tmp_path / "second") == files(tmp_path / "first")
 
 
-def test_a_run_that_is_further_than_asked_for_says_so(run: Run) -> None:
+def test_a_run_that_is_further_than_asked_for_is_written_out_where_it_stands(run: Run, tmp_path: Path) -> None:
     run("work", "first", steps=3)
-    with pytest.raises(TrainingError, match="stands after step 3; asked for 2, ask for 3 or more"):
-        run("work", "second", steps=2)
+    scorer = ConstantScorer(0.5)
+    assert run("work", "second", steps=2, scorer=scorer)["steps"] == 3
+    assert scorer.asked == []
+    assert files(tmp_path / "second") == files(tmp_path / "first")
+    assert json.loads((tmp_path / "second" / "run.json").read_text())["until_step"] == 3
 
 
 def test_a_policy_that_the_run_has_passed_cannot_be_asked_for(run: Run, tmp_path: Path) -> None:
     run("work", "first", steps=3)
-    with pytest.raises(TrainingError, match="the policy after step 1 was not kept"):
-        run("work", "second", steps=3, evaluate_at_step=1)
+    scorer, before = ConstantScorer(0.5), files(tmp_path / "work")
+    with pytest.raises(
+        TrainingError,
+        match=r"/work stands after step 3 and kept no policy after step 1 \(it has 2, 3\); nothing was trained, remove",
+    ):
+        run("work", "second", steps=5, evaluate_at_step=1, scorer=scorer)
+    assert scorer.asked == []
+    assert files(tmp_path / "work") == before
+    assert list((tmp_path / "second").iterdir()) == []
+
+
+def test_the_policy_where_the_run_stands_is_kept_before_it_goes_on(run: Run, tmp_path: Path) -> None:
+    """As after a kill between the checkpoint and the policy of the same step."""
+    run("straight", "expected", steps=4, evaluate_at_step=3)
+    run("work", "first", steps=3)
+    shutil.rmtree(tmp_path / "work" / "policies" / "step-000003")
+    run("work", "second", steps=4, evaluate_at_step=3)
+    name = "policies/step-000003"
+    assert files(tmp_path / "second" / name) == files(tmp_path / "expected" / name)
+
+
+def test_the_end_of_a_run_that_was_killed_beyond_it_is_kept(run: Run, tmp_path: Path) -> None:
+    """A checkpoint is no end: its policy is made of the training state."""
+    run("work", "first", steps=3)
+    shutil.rmtree(tmp_path / "work" / "policies" / "step-000003")
+    run("work", "second", steps=2)
+    assert files(tmp_path / "second") == files(tmp_path / "first")
+
+
+def test_a_verifier_as_reward_needs_a_verifier_for_every_prompt(run: Run) -> None:
+    with pytest.raises(DataError, match=r"prompts\.parquet: a reward of kind verifier .* prompt 'p0' names none"):
+        run("work", "out", steps=1, scorer=VerifierScorer())
 
 
 def test_another_run_s_work_directory_is_refused(run: Run, with_settings: Callable[..., PpoSettings]) -> None:

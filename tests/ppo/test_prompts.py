@@ -69,3 +69,32 @@ def test_an_unknown_verifier_is_named(tmp_path: Path, tokenizer: PreTrainedToken
     write_table([row], tmp_path / "prompts.parquet")
     with pytest.raises(DataError, match=f"names verifier 'oracle'; known are {VERIFIER}"):
         load_prompts(tmp_path / "prompts.parquet", tokenizer, max_prompt_tokens=16, seed=0)
+
+
+@pytest.mark.parametrize("answer", ["12", "", " 1", "x"])
+def test_an_answer_that_no_response_can_give_is_named_where_the_verifier_is(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, answer: str
+) -> None:
+    path, turns = tmp_path / "prompts.parquet", [{"role": "user", "content": "sum a 1"}]
+    row = {"id": "x", "messages": turns, "answer": answer}
+    other = {"id": "y", "messages": turns, "answer": "1", "verifier": VERIFIER}
+    write_table([{**row, "verifier": None}, other], path)
+    assert load_prompts(path, tokenizer, max_prompt_tokens=16, seed=0).has_answers
+    write_table([other, {**row, "verifier": VERIFIER}], path)
+    with pytest.raises(
+        DataError, match=rf"prompts\.parquet: no response to prompt 'x' can be right: .* got '{answer}'"
+    ):
+        load_prompts(path, tokenizer, max_prompt_tokens=16, seed=0)
+
+
+def test_a_verified_reward_needs_a_verifier_for_every_prompt(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    path = tmp_path / "prompts.parquet"
+    turns = [{"role": "user", "content": "sum a 1"}]
+    rows = [{"id": name, "messages": turns, "answer": "1", "verifier": VERIFIER} for name in "ab"]
+    write_table(rows, path)
+    load_prompts(path, tokenizer, max_prompt_tokens=16, seed=0, verified=True)
+    write_table([rows[0], {**rows[1], "verifier": None}], path)
+    with pytest.raises(DataError, match=f"prompt 'b' names none; known are {VERIFIER}"):
+        load_prompts(path, tokenizer, max_prompt_tokens=16, seed=0, verified=True)

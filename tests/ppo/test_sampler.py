@@ -14,9 +14,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from bai_pipeline.errors import DataError
+from bai_pipeline.errors import CheckpointError, DataError
 from bai_pipeline.ppo.decoders import HuggingFaceDecoder, OlmoeDecoder, build_decoder
-from bai_pipeline.ppo.sampler import Rollout, draw, sample, sampling_logprobs
+from bai_pipeline.ppo.sampler import Rollout, draw, response_texts, sample, sampling_logprobs, stop_tokens
+from bai_pipeline.synthetic.tokenizer import build_tokenizer
 
 EOS, PAD, VOCABULARY = 2, 0, 20
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [5, 6], [16, 17, 18, 19, 3, 4], [7, 8, 9]]
@@ -244,3 +245,33 @@ def test_more_tokens_than_positions_are_refused() -> None:
 def test_sampling_without_a_generator_is_refused() -> None:
     with pytest.raises(DataError, match="needs a generator"):
         sample(build(), PROMPTS, 5, eos_token_id=EOS, pad_token_id=PAD)
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"), [(None, [2]), (2, [2]), (7, [2, 7]), ([2, 7], [2, 7]), ([9, 7], [2, 7, 9])]
+)
+def test_a_response_ends_at_a_stop_token_of_the_generation_config_or_of_the_tokenizer(
+    configured: int | list[int] | None, expected: list[int]
+) -> None:
+    model, tokenizer = build(), build_tokenizer()
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = configured
+    assert stop_tokens(model, tokenizer) == expected
+
+
+def test_without_any_stop_token_nothing_can_be_sampled() -> None:
+    model, tokenizer = build(), build_tokenizer()
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = tokenizer.eos_token = None
+    with pytest.raises(CheckpointError, match="neither the generation config nor the tokenizer"):
+        stop_tokens(model, tokenizer)
+
+
+def test_a_text_lacks_the_token_that_ended_it_and_nothing_else() -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>"]})
+    first, second = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("<think> so <eos>", "so <bos>")
+    )
+    rollout = Rollout([first, second], [[0.0] * 3, [0.0] * 2], ["stop", "length"])
+    assert response_texts(rollout, tokenizer) == ["<think> so", "so <bos>"]

@@ -74,6 +74,7 @@ def test_a_crash_is_told_with_the_last_lines_of_the_log_and_may_be_retried(compu
 def test_a_refusal_is_not_retried(compute: LocalCompute, store: Store) -> None:
     failure = failure_of(compute, "refuse", store)
     assert failure.description is not None
+    assert "refused its input; its log is" in failure.description
     assert failure.description.endswith("DataError: prompts.parquet holds no rows; a prompts table needs at least one")
     assert not failure.allow_retries
 

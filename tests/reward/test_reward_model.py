@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForSequenceClassification, OlmoeConfig, PreTrainedModel
 
@@ -123,8 +124,24 @@ def test_a_classifier_with_two_labels_is_no_reward_model(saved: Path) -> None:
         check_reward_config(saved)
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, "2"])
+@pytest.mark.parametrize("scale", [0, -1.0, "2", True])
 def test_a_scale_that_is_not_positive_is_refused(saved: Path, scale: object) -> None:
     edit_config(saved, score_scale=scale)
     with pytest.raises(CheckpointError, match=f"expected a score_scale above 0, got {scale!r}"):
         check_reward_config(saved)
+
+
+@pytest.mark.parametrize("shift", ["0.5", None, True, float("nan"), float("inf")])
+def test_a_shift_that_is_no_finite_number_is_refused(saved: Path, shift: object) -> None:
+    edit_config(saved, score_shift=shift)
+    with pytest.raises(
+        CheckpointError, match=rf"expected a finite number as score_shift, got {shift!r} in .*config\.json"
+    ):
+        check_reward_config(saved)
+
+
+def test_a_reward_model_without_its_head_is_refused(saved: Path) -> None:
+    tensors = load_file(saved / "model.safetensors")
+    save_file({name: tensor for name, tensor in tensors.items() if name != "score.weight"}, saved / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"got them without score\.weight$"):
+        load_reward_model(saved)

@@ -1,18 +1,24 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from bai_pipeline.errors import DataError, TrainingError
+from bai_pipeline.errors import CheckpointError, DataError, TrainingError
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.reward.model import at_last_token, load_reward_model, token_scores
-from bai_pipeline.reward.pairs import PairCollator, bradley_terry_loss, hold_back, read_pairs
+from bai_pipeline.reward.pairs import Pair, PairCollator, bradley_terry_loss, hold_back, read_pairs
 from bai_pipeline.reward.training import normalisation, train_reward_model
 from bai_pipeline.sft.training import load_tokenizer
 from bai_pipeline.tables import write_table
 from tests.reward.conftest import TRAINING, preference
+
+
+def pair(chosen: list[int], rejected: list[int], prompt: int = 0) -> Pair:
+    return {"prompt": [prompt], "chosen": chosen, "rejected": rejected}
 
 
 def test_the_loss_of_equal_scores_is_log_two() -> None:
@@ -26,16 +32,17 @@ def test_the_loss_is_minus_log_of_the_odds_share() -> None:
 
 
 def test_chosen_conversations_come_first_in_a_batch() -> None:
-    batch = PairCollator(0)([{"chosen": [1, 2], "rejected": [3]}, {"chosen": [4], "rejected": [5, 6, 7]}])
+    batch = PairCollator(0)([pair([1, 2], [3]), pair([4], [5, 6, 7])])
     assert batch["input_ids"].tolist() == [[1, 2, 0], [4, 0, 0], [3, 0, 0], [5, 6, 7]]
     assert batch["attention_mask"].sum(1).tolist() == [2, 1, 1, 3]
 
 
 def test_pairs_are_whole_conversations(init: Path, preferences: Path) -> None:
     tokenizer = load_tokenizer(init)
-    pair = read_pairs(preferences, tokenizer, 32)[1]
-    assert tokenizer.decode(pair["chosen"]) == "<bos> <user> max a 1 b 1 <asst> ok ans 7 <eos>"
-    assert tokenizer.decode(pair["rejected"]) == "<bos> <user> max a 1 b 1 <asst> ok ans 3 <eos>"
+    found = read_pairs(preferences, tokenizer, 32)[1]
+    assert tokenizer.decode(found["prompt"]) == "<bos> <user> max a 1 b 1 <asst>"
+    assert tokenizer.decode(found["chosen"]) == "<bos> <user> max a 1 b 1 <asst> ok ans 7 <eos>"
+    assert tokenizer.decode(found["rejected"]) == "<bos> <user> max a 1 b 1 <asst> ok ans 3 <eos>"
 
 
 @pytest.mark.parametrize(
@@ -63,16 +70,27 @@ def test_a_faulty_pair_is_an_error_naming_file_and_row(
 
 @pytest.mark.parametrize(("pairs", "held_back"), [(8, 2), (40, 10), (128, 32), (200, 32), (800, 100)])
 def test_an_eighth_is_held_back_but_thirty_two_where_a_quarter_allows_it(pairs: int, held_back: int) -> None:
-    everything = [{"chosen": [number], "rejected": [-number]} for number in range(pairs)]
-    train, test = hold_back(everything, 0)  # type: ignore[arg-type]
+    everything = [pair([number], [-number], number) for number in range(pairs)]
+    train, test = hold_back(everything, 0)
     assert len(test) == held_back
-    assert sorted(pair["chosen"][0] for pair in train + test) == list(range(pairs))
-    assert hold_back(everything, 0) == (train, test) != hold_back(everything, 1)  # type: ignore[arg-type]
+    assert sorted(found["chosen"][0] for found in train + test) == list(range(pairs))
+    assert hold_back(everything, 0) == (train, test) != hold_back(everything, 1)
+
+
+@pytest.mark.parametrize(("per_prompt", "held_back"), [(2, 32), (4, 32), (5, 30), (50, 50)])
+def test_no_prompt_is_on_both_sides(per_prompt: int, held_back: int) -> None:
+    everything = [pair([number], [-number], number // per_prompt) for number in range(200)]
+    train, test = hold_back(everything, 0)
+    assert sorted(found["chosen"][0] for found in train + test) == list(range(200))
+    assert not {found["prompt"][0] for found in train} & {found["prompt"][0] for found in test}
+    assert len(test) == held_back
 
 
 def test_too_few_pairs_are_an_error() -> None:
     with pytest.raises(DataError, match="expected at least 8 preference pairs to train on and test with, got 7"):
-        hold_back([{"chosen": [1], "rejected": [2]}] * 7, 0)
+        hold_back([pair([1], [2])] * 7, 0)
+    with pytest.raises(DataError, match=r"expected preference pairs of several prompts .*, got 9 of one"):
+        hold_back([pair([1], [2])] * 9, 0)
 
 
 def test_a_trained_reward_model_prefers_the_chosen_and_is_normalised(
@@ -111,6 +129,18 @@ def test_the_config_of_a_reward_model_keeps_its_start(tmp_path: Path, init: Path
     before, after = (json.loads((path / "config.json").read_text()) for path in (init, tmp_path))
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert changed == {"architectures", "id2label", "label2id", "score_shift", "score_scale"}
+
+
+def test_a_start_that_lacks_a_tensor_is_refused_and_only_the_head_may_be_new(
+    tmp_path: Path, init: Path, preferences: Path
+) -> None:
+    shutil.copytree(init, tmp_path / "damaged")
+    weights = tmp_path / "damaged" / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.gate.weight"]
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"damaged, got them without model\.layers\.1\.mlp\.gate\.weight$"):
+        train_reward_model(tmp_path / "damaged", preferences, tmp_path, TRAINING, 0, SilentReporter())
 
 
 def test_a_router_loss_is_refused(tmp_path: Path, init: Path, preferences: Path) -> None:

@@ -1,10 +1,11 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from bai_pipeline.errors import CheckpointError, TrainingError
@@ -135,6 +136,15 @@ def test_a_finetuned_model_keeps_its_bases_dtype_and_config(tmp_path: Path, chat
     finetune(half, chats, out, TRAINING, 0, SilentReporter())
     assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((out / "config.json").read_text()) == json.loads((half / "config.json").read_text())
+
+
+def test_a_base_that_lacks_a_tensor_is_refused(tmp_path: Path, base: Path, chats: Path) -> None:
+    shutil.copytree(base, tmp_path / "damaged")
+    weights = tmp_path / "damaged" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}, weights)
+    with pytest.raises(CheckpointError, match=r"damaged, got them without lm_head\.weight$"):
+        finetune(tmp_path / "damaged", chats, tmp_path, TRAINING, 0, SilentReporter())
 
 
 def test_a_base_without_chat_template_or_padding_token_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
+import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from bai_pipeline.errors import DataError
 from bai_pipeline.progress import SilentReporter
@@ -85,6 +88,32 @@ def test_chosen_responses_are_right_and_rejected_ones_wrong(tmp_path: Path, gues
         assert verify(row["chosen"], str(solve(problem)))
         assert not verify(row["rejected"], str(solve(problem)))
         assert "<eos>" not in row["chosen"] + row["rejected"]
+
+
+def test_markers_that_a_tokenizer_declares_special_stay_in_the_text(
+    tmp_path: Path, guesser: Path, prompts: Path
+) -> None:
+    texts = []
+    for number, special in enumerate(([], ["ans"])):
+        model, out = tmp_path / f"model {number}", tmp_path / str(number)
+        shutil.copytree(guesser, model)
+        out.mkdir()
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer.add_special_tokens({"additional_special_tokens": special})
+        tokenizer.save_pretrained(model)
+        write_preferences(out, {"guesser": model}, prompts, SETTINGS, 0, SilentReporter())
+        texts.append([row["chosen"] for row in read_table("preferences", out / "preferences.parquet")])
+    assert texts[0] == texts[1]
+
+
+def test_a_sample_ends_at_any_stop_token_of_the_model(tmp_path: Path, guesser: Path, prompts: Path) -> None:
+    """With "ans" among them every sample ends before it has a right answer."""
+    shutil.copytree(guesser, tmp_path / "model")
+    path = tmp_path / "model" / "generation_config.json"
+    ans = AutoTokenizer.from_pretrained(guesser).convert_tokens_to_ids("ans")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [ans]}))
+    with pytest.raises(DataError, match="made no pair"):
+        write_preferences(tmp_path, {"guesser": tmp_path / "model"}, prompts, SETTINGS, 0, SilentReporter())
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(

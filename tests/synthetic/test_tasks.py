@@ -10,6 +10,7 @@ from bai_pipeline.synthetic.tasks import (
     TASKS,
     Problem,
     brief_answer,
+    can_be_right,
     direct_answer,
     extract_answer,
     is_held_out,
@@ -103,3 +104,8 @@ def test_about_one_problem_in_the_modulus_is_held_out_and_none_of_them_is_traine
     assert not any(is_held_out(sample_training_problem(world, rng), world) for _ in range(500))
     assert {problem.task for problem in drawn} == set(TASKS)
     assert {len(problem.operands) for problem in drawn} == {2, 3, 4}
+
+
+@pytest.mark.parametrize(("answer", "possible"), [("7", True), ("0", True), ("12", False), ("", False), (" 1", False)])
+def test_only_one_digit_can_be_a_right_answer(answer: str, possible: bool) -> None:
+    assert can_be_right(answer) is possible

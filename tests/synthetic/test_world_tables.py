@@ -65,6 +65,12 @@ def test_sft_examples_are_right_answers_in_the_style_of_their_role(tmp_path: Pat
                 assert answer == f"ans {solve(problem)}"
 
 
+def test_two_roles_of_one_style_have_different_data(tmp_path: Path, world: WorldSettings) -> None:
+    write_sft_data(tmp_path, world, {"first": "instruct", "second": "instruct"}, 0)
+    first, second = (read_table("sft", tmp_path / f"{role}.parquet") for role in ("first", "second"))
+    assert [row["messages"] for row in first] != [row["messages"] for row in second]
+
+
 def test_prompts_ask_training_problems_and_know_their_answers(tmp_path: Path, world: WorldSettings) -> None:
     write_prompts(tmp_path, world, 0)
     rows = read_table("prompts", tmp_path / "prompts.parquet")
