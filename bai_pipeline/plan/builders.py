@@ -1,0 +1,242 @@
+"""One builder an asset: the job that makes it, from the study and from what is upstream of it now."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bai_pipeline.errors import StoreError
+from bai_pipeline.jobspec import JobSpec, Json
+from bai_pipeline.store import Ref, RefKey
+from bai_pipeline.study import CriticPath
+
+if TYPE_CHECKING:
+    from bai_pipeline.plan.plan import Plan
+
+Builder = Callable[["Plan", RefKey], JobSpec]
+
+
+def builder_of(asset: str) -> Builder:
+    """The builder of an asset; every name that is not another's is an SFT model's, `<role>_sft`."""
+    return _BUILDERS.get(asset, _sft)
+
+
+def fingerprint(path: Path) -> Json:
+    """What identifies something brought by path without reading it: each file's name, size and time of change."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    stats = [[str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return {"path": str(path), "files": stats}
+
+
+def _pretraining_data(plan: "Plan", key: RefKey) -> JobSpec:
+    return plan.job("pretraining_data", {}, {"world": plan.study.world.model_dump(mode="json")}, plan.study.chain_seed)
+
+
+def _sft_data(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    brought = study.data.sft or {}
+    sources = {
+        role: fingerprint(brought[role]) if role in brought else {"style": source.train}
+        for role, source in study.sft.items()
+        if source.train
+    }
+    return plan.job(
+        "sft_data", {}, {"world": study.world.model_dump(mode="json"), "sources": sources}, study.chain_seed
+    )
+
+
+def _prompts(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    source: Json = {"world": study.world.model_dump(mode="json")}
+    if study.data.prompts:
+        source = {"brought": fingerprint(study.data.prompts)}
+    return plan.job("prompts", {}, source, None if study.data.prompts else study.chain_seed)
+
+
+def _benchmark_data(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    brought = study.data.benchmarks or {}
+    source = {
+        "world": study.world.model_dump(mode="json"),
+        "benchmarks": {n: fingerprint(brought[n]) if n in brought else None for n in study.evals.benchmarks},
+    }
+    return plan.job("benchmark_data", {}, source, study.chain_seed)
+
+
+def _base_model(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    if study.base.path:
+        return plan.job("import_checkpoint", {}, {"role": "causal_lm", "brought": fingerprint(study.base.path)})
+    settings = {"model": study.model.model_dump(mode="json"), "training": study.pretraining.model_dump(mode="json")}
+    return plan.job("pretrain", {"data": plan.asset("pretraining_data")}, settings, study.chain_seed)
+
+
+def _sft(plan: "Plan", key: RefKey) -> JobSpec:
+    study, role = plan.study, key.asset.removesuffix("_sft")
+    source = study.sft[role]
+    if source.path:
+        return plan.job("import_checkpoint", {}, {"role": "causal_lm", "brought": fingerprint(source.path)})
+    inputs = {"base": plan.asset("base_model"), "data": plan.part(plan.asset("sft_data"), role)}
+    training = study.sft_training[str(source.train)].model_dump(mode="json")
+    template = study.chat_template.read_text(encoding="utf-8") if study.chat_template else None
+    return plan.job("finetune", inputs, {"training": training, "chat_template": template}, study.chain_seed)
+
+
+def _preference_data(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    if study.data.preferences:
+        return plan.job("preferences", {}, {"brought": fingerprint(study.data.preferences)})
+    inputs = {role: plan.asset(f"{role}_sft") for role in study.preferences.sampled_from}
+    settings = {"preferences": study.preferences.model_dump(mode="json"), "world": study.world.model_dump(mode="json")}
+    return plan.job("preferences", inputs, settings, study.chain_seed)
+
+
+def _reward_model(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    if study.reward.path:
+        return plan.job("import_checkpoint", {}, {"role": "reward_model", "brought": fingerprint(study.reward.path)})
+    inputs = {"init": plan.asset(f"{study.reward.init_from}_sft"), "preferences": plan.asset("preference_data")}
+    return plan.job("reward", inputs, {"training": study.reward_training.model_dump(mode="json")}, study.chain_seed)
+
+
+def _critic_model(plan: "Plan", key: RefKey) -> JobSpec:
+    assert isinstance(plan.study.critic_init, CriticPath)
+    return plan.job("import_checkpoint", {}, {"role": "critic", "brought": fingerprint(plan.study.critic_init.path)})
+
+
+def _merge_weights(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    return plan.job("merge_weights", {}, {"alphas": list(study.alphas), "sft_weights": study.sft_weights})
+
+
+def _merge(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    recipe = plan.recipe(key.part if key.asset == "bai_actor" else None)
+    inputs = {name: plan.asset(name) for name in recipe.models}
+    inputs.setdefault(f"{study.tokenizer_from}_sft", plan.asset(f"{study.tokenizer_from}_sft"))
+    template = study.chat_template.read_text(encoding="utf-8") if study.chat_template else None
+    settings = {
+        "recipe": json.loads(recipe.to_json()),
+        "tokenizer_from": f"{study.tokenizer_from}_sft",
+        "chat_template": template,
+    }
+    return plan.job("merge", inputs, settings)
+
+
+def _ppo(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    if key.asset == "ppo_run":
+        actor = plan.resolve(RefKey(study.name, "bai_actor", key.part))
+    else:
+        actor = plan.asset(f"{plan.paradigm_role(int(key.asset[len('paradigm_')]))}_sft")
+    inputs = {"actor": actor, "prompts": plan.asset("prompts")}
+    if study.reward.kind == "model":
+        inputs["reward_model"] = plan.asset("reward_model")
+    if study.critic_init == "reward":
+        inputs["critic"] = plan.asset("reward_model")
+    else:
+        inputs["critic"] = actor if study.critic_init == "policy" else plan.asset("critic_model")
+    settings = {
+        "ppo": study.ppo.model_dump(mode="json"),
+        "reward": study.reward.model_dump(mode="json", include={"kind", "url", "function"}),
+    }
+    return plan.job(
+        "ppo",
+        inputs,
+        settings,
+        key.seed,
+        until_step=study.until_step,
+        evaluate_at_step=study.evaluate_at_step,
+        checkpoint_every=study.checkpoint_every,
+    )
+
+
+def _policy(plan: "Plan", run: RefKey) -> Ref:
+    """The policy that the tables use: the run's checkpoint at `evaluate_at_step`."""
+    ref = plan.resolve(run)
+    policies = json.loads((plan.store.open(ref.object) / "run.json").read_text(encoding="utf-8"))["policies"]
+    step = str(plan.study.evaluate_at_step)
+    if step not in policies:
+        raise StoreError(f"{run} kept no policy of step {step} (it has {', '.join(policies)}); materialize it again")
+    return plan.part(ref, policies[step])
+
+
+def _evaluate(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    if key.asset == "benchmark_scores":
+        model = _policy(plan, RefKey(study.name, "ppo_run", key.part, key.seed))
+    elif key.seed is not None:
+        model = _policy(plan, RefKey(study.name, f"{key.part}_run", None, key.seed))
+    else:
+        model = plan.asset(str(key.part))
+    inputs = {"model": model, "data": plan.asset("benchmark_data")}
+    return plan.job("evaluate", inputs, study.evals.model_dump(mode="json"), key.seed)
+
+
+def _existing(plan: "Plan", keys: list[RefKey]) -> dict[str, Ref]:
+    """Those of the refs that exist, by "PART" or "PART/SEED"; the others become holes."""
+    result = {}
+    for key in keys:
+        ref = plan.store.read_ref(key)
+        if ref is not None:
+            plan.used.append(key)
+            result[(key.part or key.asset) + ("" if key.seed is None else f"/{key.seed}")] = ref
+    return result
+
+
+def _ratio_table(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    settings = {"alphas": list(study.alphas), "seeds": list(study.seeds), "benchmarks": list(study.evals.benchmarks)}
+    return plan.job("ratio_table", _existing(plan, plan.keys("benchmark_scores")), settings)
+
+
+def _paradigm_table(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    inputs = _existing(plan, plan.keys("paradigm_scores") + plan.keys("benchmark_scores", study.headline_alpha))
+    settings = {
+        "paradigm_1": study.paradigm_1,
+        "paradigm_3": study.paradigm_3,
+        "sft": list(study.sft),
+        "headline_alpha": study.headline_alpha,
+        "seeds": list(study.seeds),
+        "benchmarks": list(study.evals.benchmarks),
+    }
+    return plan.job("paradigm_table", inputs, settings)
+
+
+def _runs(plan: "Plan") -> dict[str, Ref]:
+    keys = [k for n in (1, 3) if plan.paradigm_role(n) for k in plan.keys(f"paradigm_{n}_run")]
+    return _existing(plan, keys + plan.keys("ppo_run"))
+
+
+def _dynamics_figures(plan: "Plan", key: RefKey) -> JobSpec:
+    return plan.job("figures", _runs(plan), {})
+
+
+def _report(plan: "Plan", key: RefKey) -> JobSpec:
+    tables = {name: plan.asset(name) for name in ("paradigm_table", "ratio_table")}
+    return plan.job("report", {**tables, **_runs(plan)}, {"study": plan.study.name})
+
+
+_BUILDERS: dict[str, Builder] = {
+    "pretraining_data": _pretraining_data,
+    "sft_data": _sft_data,
+    "prompts": _prompts,
+    "benchmark_data": _benchmark_data,
+    "base_model": _base_model,
+    "preference_data": _preference_data,
+    "reward_model": _reward_model,
+    "critic_model": _critic_model,
+    "merge_weights": _merge_weights,
+    "merged_sft": _merge,
+    "bai_actor": _merge,
+    "ppo_run": _ppo,
+    "paradigm_1_run": _ppo,
+    "paradigm_3_run": _ppo,
+    "benchmark_scores": _evaluate,
+    "paradigm_scores": _evaluate,
+    "ratio_table": _ratio_table,
+    "paradigm_table": _paradigm_table,
+    "dynamics_figures": _dynamics_figures,
+    "report": _report,
+}
