@@ -18,21 +18,12 @@ from transformers import (
 import bai_pipeline.reward.model  # noqa: F401  # OLMoE with a score head
 from bai_pipeline.errors import CheckpointError
 from bai_pipeline.loading import LANGUAGE_HEAD, SCORE_HEAD, load_model
-from bai_pipeline.settings import ModelSettings
 from bai_pipeline.synthetic.olmoe import build_olmoe
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
+from tests.tiny import MODEL
 
 Tensors = dict[str, Tensor]
 
-MODEL = ModelSettings(
-    num_hidden_layers=2,
-    hidden_size=16,
-    num_attention_heads=2,
-    num_experts=4,
-    num_experts_per_tok=2,
-    intermediate_size=16,
-    max_position_embeddings=64,
-)
 EXPERT = "model.layers.0.mlp.experts.1.up_proj.weight"
 
 

@@ -10,23 +10,16 @@ from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.reward.model import OlmoeForSequenceClassification
-from bai_pipeline.settings import ModelSettings, PpoSettings
+from bai_pipeline.settings import PpoSettings
 from bai_pipeline.synthetic.olmoe import build_olmoe
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
 from bai_pipeline.synthetic.world_tables import VERIFIER
 from bai_pipeline.tables import write_table
+from tests import tiny
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
-MODEL = ModelSettings(
-    num_hidden_layers=2,
-    hidden_size=16,
-    num_attention_heads=2,
-    num_experts=4,
-    num_experts_per_tok=2,
-    intermediate_size=8,
-    max_position_embeddings=64,
-)
+MODEL = tiny.MODEL.model_copy(update={"intermediate_size": 8})
 
 SETTINGS = PpoSettings(
     batch_size=8,

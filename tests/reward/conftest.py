@@ -4,31 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bai_pipeline.settings import ModelSettings, TrainingSettings
 from bai_pipeline.synthetic.olmoe import build_olmoe
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
 from bai_pipeline.tables import Row, write_table
+from tests import tiny
+from tests.tiny import MODEL
 
-MODEL = ModelSettings(
-    num_hidden_layers=2,
-    hidden_size=16,
-    num_attention_heads=2,
-    num_experts=4,
-    num_experts_per_tok=2,
-    intermediate_size=16,
-    max_position_embeddings=64,
-)
-TRAINING = TrainingSettings(
-    steps=20,
-    batch_size=4,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    weight_decay=0.01,
-    adam_beta2=0.999,
-    max_grad_norm=1.0,
-    aux_loss_coef=0.0,
-    max_length=32,
-)
+TRAINING = tiny.TRAINING.model_copy(update={"steps": 20, "adam_beta2": 0.999, "aux_loss_coef": 0.0, "max_length": 32})
 
 
 def question(text: str) -> list[dict[str, str]]:

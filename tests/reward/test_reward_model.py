@@ -17,7 +17,7 @@ from bai_pipeline.reward.model import (
     raw_token_scores,
     token_scores,
 )
-from tests.reward.conftest import MODEL
+from tests.tiny import MODEL
 
 IDS = torch.tensor([[1, 5, 6, 7, 0, 0], [1, 8, 9, 10, 11, 12]])
 MASK = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])

@@ -5,30 +5,9 @@ from pathlib import Path
 import pytest
 
 from bai_pipeline.progress import SilentReporter
-from bai_pipeline.settings import ModelSettings, TrainingSettings
 from bai_pipeline.sft.training import pretrain
 from bai_pipeline.tables import Row, write_table
-
-MODEL = ModelSettings(
-    num_hidden_layers=2,
-    hidden_size=16,
-    num_attention_heads=2,
-    num_experts=4,
-    num_experts_per_tok=2,
-    intermediate_size=16,
-    max_position_embeddings=64,
-)
-TRAINING = TrainingSettings(
-    steps=8,
-    batch_size=4,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    weight_decay=0.01,
-    adam_beta2=0.98,
-    max_grad_norm=1.0,
-    aux_loss_coef=0.01,
-    max_length=16,
-)
+from tests.tiny import MODEL, TRAINING
 
 
 def documents(path: Path, texts: list[str] | None = None) -> Path:

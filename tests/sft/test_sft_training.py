@@ -15,7 +15,8 @@ from bai_pipeline.sft.trainer import router_loss, training_arguments
 from bai_pipeline.sft.training import finetune, load_tokenizer, pretrain
 from bai_pipeline.synthetic.olmoe import build_olmoe
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
-from tests.sft.conftest import MODEL, TRAINING, documents
+from tests.sft.conftest import documents
+from tests.tiny import MODEL, TRAINING
 
 LONGER = TRAINING.model_copy(update={"steps": 30})
 

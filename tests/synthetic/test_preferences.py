@@ -8,12 +8,13 @@ from transformers import AutoTokenizer
 
 from bai_pipeline.errors import DataError
 from bai_pipeline.progress import SilentReporter
-from bai_pipeline.settings import ModelSettings, PreferenceSettings, TrainingSettings, WorldSettings
+from bai_pipeline.settings import PreferenceSettings, WorldSettings
 from bai_pipeline.sft.training import pretrain
 from bai_pipeline.synthetic.preferences import Sample, pairs, write_preferences
 from bai_pipeline.synthetic.tasks import parse_prompt, solve, verify
 from bai_pipeline.synthetic.world_tables import write_pretraining_data, write_prompts
 from bai_pipeline.tables import Row, read_table, write_table
+from tests.tiny import MODEL, TRAINING
 
 SETTINGS = PreferenceSettings(
     sampled_from=("guesser",),
@@ -43,25 +44,9 @@ def guesser(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prompts=1,
         benchmark_problems=1,
     )
-    model = ModelSettings(
-        num_hidden_layers=1,
-        hidden_size=16,
-        num_attention_heads=2,
-        num_experts=4,
-        num_experts_per_tok=2,
-        intermediate_size=16,
-        max_position_embeddings=64,
-    )
-    training = TrainingSettings(
-        steps=60,
-        batch_size=8,
-        learning_rate=2e-2,
-        warmup_steps=5,
-        weight_decay=0.0,
-        adam_beta2=0.98,
-        max_grad_norm=1.0,
-        aux_loss_coef=0.01,
-        max_length=32,
+    model = MODEL.model_copy(update={"num_hidden_layers": 1})
+    training = TRAINING.model_copy(
+        update={"steps": 60, "batch_size": 8, "learning_rate": 2e-2, "warmup_steps": 5, "max_length": 32}
     )
     write_pretraining_data(root, world, 0)
     (root / "model").mkdir()
