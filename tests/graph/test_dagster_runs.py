@@ -1,16 +1,19 @@
 """The graph as Dagster runs it: what is recorded, and what a blocking check and the library stop."""
 
 import json
+import shutil
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from safetensors.torch import load_file, save_file
 
 from bai_pipeline.jobs import checkpoints
 from bai_pipeline.jobs.context import JobContext, Outcome
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import Ref, RefKey, Store
-from tests.graph.chain import plan_of
+from tests.graph.chain import object_of, plan_of
 from tests.graph.dagster_runs import checks, definitions_of, failures, materialized, run_of
 
 MERGES = ["merge_weights", "merged_sft", "bai_actor"]
@@ -128,3 +131,26 @@ def refs(store: Store) -> dict[Path, Ref]:
 def objects(store: Store) -> list[str]:
     """All objects but tables of weights."""
     return [uri for uri in store.objects() if "/merge_weights/" not in uri]
+
+
+def test_a_tensor_that_is_not_finite_leaves_a_failed_check_and_no_model(
+    smoke: Plan, copied: Store, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    ignored = shutil.ignore_patterns("bai_manifest.json")
+    shutil.copytree(object_of(smoke, "instruct_sft"), model, ignore=ignored)
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("inf")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    text = "sft:\n  instruct: {path: model, weight: 0.5}\n  reasoning: {train: reasoning, weight: 0.5}\n"
+    plan = plan_of(tmp_path, copied, text)
+    before = copied.read_ref(RefKey("smoke", "instruct_sft"))
+    job = definitions_of(tmp_path / "smoke.yaml", copied).resolve_implicit_global_asset_job_def()
+    finite = dg.AssetCheckKey(dg.AssetKey("instruct_sft"), "finite")
+    with dg.DagsterInstance.ephemeral() as instance:
+        selection = [dg.AssetKey("instruct_sft")]
+        result = job.execute_in_process(asset_selection=selection, instance=instance, raise_on_error=False)
+        record = instance.event_log_storage.get_latest_asset_check_execution_by_key([finite])[finite]
+    assert "model.norm.weight" in failures(result)["instruct_sft"]
+    assert record.status == AssetCheckExecutionRecordStatus.FAILED
+    assert copied.read_ref(plan.keys("instruct_sft")[0]) == before
