@@ -102,9 +102,8 @@ def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
     """
     if spec.kind not in KINDS:
         raise JobError(f"unknown kind of job {spec.kind!r}; known are {', '.join(KINDS)}")
-    spec = JobSpec.from_json(
-        spec.to_json()
-    )  # the order of keys is not hashed, so no job may see another than the JSON's
+    # The order of keys is not hashed, so no job may see another than the JSON's.
+    spec = JobSpec.from_json(spec.to_json())
     directory = store.job_directory(spec.identity)
     with _lock(directory / "lock", logger):
         done = read_result(spec, store)
@@ -121,6 +120,8 @@ def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
 
 
 def _run(spec: JobSpec, store: Store, directory: Path, logger: logging.Logger) -> JobResult:
+    failed = directory / FAILED_CHECKS
+    failed.unlink(missing_ok=True)  # what an earlier attempt failed says nothing of this one
     cache = store.root / "cache" / "brought.json"
     inputs = {name: _open_input(spec, name, store, cache) for name in spec.execution.inputs}
     work = directory / "work"
@@ -128,8 +129,6 @@ def _run(spec: JobSpec, store: Store, directory: Path, logger: logging.Logger) -
     reporter = JobReporter(logger, directory / "progress.json")
     with store.staging() as out:
         context = JobContext(spec, inputs, work, out, reporter, cache)
-        failed = directory / FAILED_CHECKS
-        failed.unlink(missing_ok=True)
         try:
             outcome = _function(spec.kind)(context)
         except BaiPipelineError:
