@@ -1,5 +1,5 @@
 # Every target works on a fresh clone: each begins by making .venv if it is missing or out of date.
-.PHONY: setup demo test soak lint types bench clean
+.PHONY: setup demo test soak lint types bench bench-merge clean
 .DEFAULT_GOAL := setup
 SHELL := /bin/bash
 
@@ -8,11 +8,14 @@ PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3)
 TORCH ?= torch==2.13.0
 # Test processes; tests of one file stay in one process. WORKERS=0 runs them in pytest's own, for a debugger.
 WORKERS ?= 2
-# Further arguments for pytest, for example ARGS="-k gae".
+# Further arguments for pytest, for example ARGS="-k gae", or for bench-merge, for example ARGS="--only floor,kernel".
 ARGS ?=
+# Gigabytes of each checkpoint of bench-merge.
+SIZE ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+MERGEKIT := .peers/mergekit
 
 # Two single-threaded processes beat one with two threads; nothing here asks a network for anything.
 export OMP_NUM_THREADS := 1
@@ -27,7 +30,7 @@ test soak: export CI ?= true
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt deploy/apt.txt
+$(STAMP): pyproject.toml constraints.txt deploy/apt.txt hatch_build.py bai_pipeline/merging/kernel.cpp
 	@deploy/install-system-packages
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "setup: needs Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1); name another: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -66,7 +69,19 @@ bench: $(STAMP)
 	  echo "bench: $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
 
+# The programs that benchmarks compare with live in environments of their own.
+$(MERGEKIT)/.installed: benchmarks/peers/mergekit.txt
+	@echo "bench-merge: installing mergekit into $(MERGEKIT)"
+	@"$(PYTHON)" -m venv $(MERGEKIT)
+	@$(MERGEKIT)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input "$(TORCH)"
+	@$(MERGEKIT)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -r $<
+	@touch $@
+
+# Three checkpoints of SIZE gigabytes each on disk, outputs in /dev/shm; half an hour and more.
+bench-merge: $(STAMP) $(MERGEKIT)/.installed
+	@$(BIN)/python -m benchmarks.bench_merge --gigabytes $(SIZE) $(ARGS)
+
 # Removes what setup and the tools made. Results (the store, .dagster_home) are yours to remove.
 clean:
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf .venv .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	@find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -136,18 +136,17 @@ def _recipe_check(graph: Graph, asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
         name="recorded_recipe",
-        description="The recipe that the checkpoint records is the one that the study asks for.",
+        description="The recipe that the model records is the one that the study asks for.",
         partitions_def=partitions,
     )
     def check(context: dg.AssetCheckExecutionContext, study: StudyResource) -> dg.AssetCheckResult:
-        from bai_pipeline.checkpoints import read_manifest
-        from bai_pipeline.merging import check_recorded_recipe
+        from bai_pipeline.merging.recipe_directory import check_recorded
 
         plan, alpha = study.plan(), context.partition_key if partitions is not None else None
         ((_, path),) = frames.objects(plan, asset, alpha)
         recipe = plan.requested_recipe(alpha)
         try:
-            check_recorded_recipe(read_manifest(path), recipe)
+            check_recorded(path, recipe)
         except BaiPipelineError as error:
             return dg.AssetCheckResult(passed=False, metadata={"error": str(error)})
         return dg.AssetCheckResult(passed=True, metadata={"recipe": dg.MetadataValue.text(recipe.to_json())})

@@ -43,12 +43,14 @@ def materialize(
     done: dict[RefKey, Finished] = {}
     with refusals_are_final():
         plan = study.plan()
-        for key in plan.keys(asset, alpha):
+        beside = plan.beside(asset)
+        for key in [*beside, *plan.keys(asset, alpha)]:
             spec = plan.spec(key)
             with crashes_are_retried(context), failed_checks_are_reported(context, spec, plan.store, alpha):
                 done[key] = compute.run(context, spec, plan.store)
             result = done[key].result
             plan.store.write_ref(key, Ref(result.object, result.digest, spec.identity, dict(spec.inputs)))
+    made_beside = [done.pop(key).result for key in beside]
     results = [finished.result for finished in done.values()]
     metadata: dict[str, object] = {} if alpha is None else {"alpha": float(alpha)}
     metadata |= {**readings(done), **_provenance(done, plan.store)}
@@ -57,7 +59,7 @@ def materialize(
     return dg.MaterializeResult(
         metadata=metadata,  # type: ignore[arg-type]
         data_version=dg.DataVersion(_data_version(results)),
-        check_results=list(_checks(context, results)),
+        check_results=list(_checks(context, [*made_beside, *results])),
     )
 
 
@@ -152,9 +154,10 @@ def _data_version(results: Sequence[JobResult]) -> str:
 
 
 def _checks(context: dg.AssetExecutionContext, results: Sequence[JobResult]) -> Iterator[dg.AssetCheckResult]:
-    """The outcomes of the asset's own checks, which its job made."""
-    declared = {key.name for key in context.selected_asset_check_keys}
+    """The outcomes of the asset's own checks, which its jobs made; of a check that two of them made, the first."""
+    waiting = {key.name for key in context.selected_asset_check_keys}
     for result in results:
         for check in result.checks:
-            if check.name in declared:
+            if check.name in waiting:
+                waiting.remove(check.name)
                 yield dg.AssetCheckResult(passed=check.passed, check_name=check.name, metadata=dict(check.metadata))

@@ -14,6 +14,8 @@ _MERGE_CHECKS = {
 
 def initialization_assets(graph: Graph) -> list[dg.AssetsDefinition]:
     sft_models = [f"{role}_sft" for role in graph.study.sft]
+    written = graph.study.actors == "checkpoint"
+    actor_checks = {name: text for name, text in _MERGE_CHECKS.items() if written or name != "finite"}
 
     @dg.asset(**graph.options("initialization", "merge_weights", "json"))
     def merge_weights(
@@ -34,11 +36,14 @@ def initialization_assets(graph: Graph) -> list[dg.AssetsDefinition]:
     @dg.asset(
         partitions_def=graph.alphas,
         deps=graph.deps("merge_weights", "base_model", "merged_sft", *sft_models),
-        check_specs=graph.job_checks("bai_actor", **_MERGE_CHECKS),
-        **graph.options("initialization", "merge", "safetensors"),
+        check_specs=graph.job_checks("bai_actor", **actor_checks),
+        **graph.options("initialization", "actor", "safetensors"),
     )
     def bai_actor(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
-        """PPO actor at initialization: alpha * base + (1 - alpha) * merged_sft (paper, equation 2)."""
+        """PPO actor at initialization: alpha * base + (1 - alpha) * merged_sft (paper, equation 2).
+
+        A recipe, merged while PPO loads it; with `actors: checkpoint` the study's alphas are written too, in one pass.
+        """
         return materialize(context, study, compute)
 
     return [merge_weights, merged_sft, bai_actor]

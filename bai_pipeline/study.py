@@ -121,7 +121,11 @@ class Study(Settings):
     paradigm_3: Role | None
     reward: RewardSource
     critic_init: Literal["reward", "policy"] | CriticPath
+    actors: Literal["recipe", "checkpoint"]
+    """`recipe`: PPO merges while it loads; `checkpoint`: all alphas are also written, in one pass."""
     tokenizer_from: Role
+    missing_rows_from: Role | None
+    """Role whose embedding rows stand in for tokens that another model lacks; None: that of tokenizer_from."""
     chat_template: Path | None
     data: DataSources
     world: WorldSettings
@@ -275,7 +279,7 @@ def _cross_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Ite
     base = raw.get("base")
     if isinstance(base, dict) and (base.get("path") is None) == (base.get("train") is None):
         yield f"{at('base')}: base: give either path (bring your own) or train, got {_given(base)}"
-    for key in ("paradigm_1", "paradigm_3", "tokenizer_from"):
+    for key in ("paradigm_1", "paradigm_3", "tokenizer_from", "missing_rows_from"):
         role = raw.get(key)
         if isinstance(role, str) and sources and role not in sources:
             yield f"{at(key)}: {key}: no SFT role {role!r}; the study has {', '.join(sources)}"

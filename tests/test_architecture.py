@@ -18,9 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FOUNDATION = frozenset(
-    {"errors", "jobspec", "loading", "paper", "progress", "quiet", "settings", "study", "tables", "yaml_lines"}
-)
+FOUNDATION = frozenset({"errors", "jobspec", "paper", "progress", "quiet", "settings", "study", "tables", "yaml_lines"})
 """Modules at the top of bai_pipeline that every room may import, and that import no room."""
 
 ENTRY_POINTS = frozenset({"cli", "jobs"})
@@ -28,17 +26,18 @@ ENTRY_POINTS = frozenset({"cli", "jobs"})
 ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"store"},
     "cli": {"*"},
-    "evals": {"checkpoints", "ppo.sampler", "store", "synthetic"},
+    "evals": {"checkpoints", "loading", "ppo.sampler", "store", "synthetic"},
     "jobs": {"*"},
+    "loading": {"checkpoints", "merging"},
     "merging": {"checkpoints", "store"},
     "plan": {"checkpoints", "merging", "store"},
-    "ppo": {"checkpoints", "dynamics", "merging", "reward", "store", "synthetic"},
+    "ppo": {"checkpoints", "dynamics", "loading", "merging", "reward", "store", "synthetic"},
     "report": {"evals.seeds", "evals.tables", "evals.writing"},
-    "reward": {"checkpoints", "sft", "store", "synthetic.tasks"},
-    "sft": {"checkpoints", "store", "synthetic.olmoe", "synthetic.tokenizer"},
+    "reward": {"checkpoints", "loading", "sft", "store", "synthetic.tasks"},
+    "sft": {"checkpoints", "loading", "store", "synthetic.olmoe", "synthetic.tokenizer"},
     "store": set(),
     "synthetic": {"checkpoints", "store"},
-    "synthetic.preferences": {"ppo.sampler", "sft.examples", "sft.training"},
+    "synthetic.preferences": {"loading", "ppo.sampler", "sft.examples", "sft.training"},
 }
 """What a room (or one module of it) may import beside itself and the foundation: rooms, or single modules."""
 

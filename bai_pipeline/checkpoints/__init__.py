@@ -12,11 +12,19 @@ from bai_pipeline.checkpoints.manifest import (
     content_digest,
     describe,
     hash_files,
+    hash_tensor,
     read_manifest,
     write_manifest,
 )
-from bai_pipeline.checkpoints.verification import checkpoint_digest, verify
-from bai_pipeline.checkpoints.writing import ShardWriter, emptied_on_failure, whole_or_absent
+from bai_pipeline.checkpoints.verification import checkpoint_digest, remember_digest, stamp_of, verify
+from bai_pipeline.checkpoints.writing import (
+    OpenTensor,
+    ShardFiles,
+    check_space,
+    emptied_on_failure,
+    whole_or_absent,
+    writing,
+)
 
 __all__ = [
     "CHUNK_ELEMENTS",
@@ -26,12 +34,14 @@ __all__ = [
     "Checkpoint",
     "FitReport",
     "Manifest",
+    "OpenTensor",
     "Reader",
-    "ShardWriter",
+    "ShardFiles",
     "TensorInfo",
     "TensorRecord",
     "check_finite",
     "check_fit",
+    "check_space",
     "checkpoint_digest",
     "compare",
     "content_digest",
@@ -40,9 +50,13 @@ __all__ = [
     "encode_header",
     "first_non_finite",
     "hash_files",
+    "hash_tensor",
     "read_header",
     "read_manifest",
+    "remember_digest",
+    "stamp_of",
     "verify",
     "whole_or_absent",
     "write_manifest",
+    "writing",
 ]

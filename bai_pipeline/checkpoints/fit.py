@@ -1,159 +1,147 @@
 """Do checkpoints fit together? Compared with the first: tensors, architecture, tokenizer; every difference at once."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
+from bai_pipeline.checkpoints.architecture import compare_configs, compare_generation, vocabulary_size
 from bai_pipeline.checkpoints.checkpoint import Checkpoint
-from bai_pipeline.checkpoints.directory import CONFIG_FILE
-from bai_pipeline.checkpoints.vocabulary import (
-    Vocabulary,
-    read_vocabulary,
-    vocabulary_differences,
-    vocabulary_notes,
-)
+from bai_pipeline.checkpoints.listing import Findings, collapsed, numberless
+from bai_pipeline.checkpoints.rows import compare_ids, compare_rows, has_rows, vocabulary_tensors
+from bai_pipeline.checkpoints.tensor_names import compare_names, find_duplicates
+from bai_pipeline.checkpoints.vocabulary import compare_vocabularies, read_vocabulary
 from bai_pipeline.errors import FitError
 
-ARCHITECTURE_KEYS: Final = (
-    "model_type",
-    "architectures",
-    "num_labels",
-    # sizes
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "moe_intermediate_size",
-    "shared_expert_intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "tie_word_embeddings",
-    # experts
-    "num_experts",
-    "num_local_experts",
-    "n_routed_experts",
-    "n_shared_experts",
-    "num_experts_per_tok",
-    "norm_topk_prob",
-    "decoder_sparse_step",
-    "mlp_only_layers",
-    # arithmetic
-    "hidden_act",
-    "rms_norm_eps",
-    "layer_norm_eps",
-    "attention_bias",
-    "mlp_bias",
-    "clip_qkv",
-    "sliding_window",
-    "rope_theta",
-    "rope_scaling",
-    "quantization_config",
-)
-"""Keys of config.json that change what the same weights compute."""
-
-NOTED_KEYS: Final = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-"""Keys that may differ between a base model and what was trained from it."""
+FLOATS: Final = frozenset({"F32", "BF16", "F16"})
+"""Dtypes that are merged with each other."""
 
 _LISTED = 30
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """`differences` forbid combining the checkpoints; `notes` are worth knowing."""
+    """How checkpoints differ, and what a merge of them has to do about it."""
 
     differences: tuple[str, ...]
+    """They forbid combining the checkpoints."""
     notes: tuple[str, ...]
+    """Worth knowing."""
+    rows: int | None = None
+    """Of the vocabulary tensors in the merged checkpoint, and its vocab_size; None: as in the first model."""
+    vocabulary_tensors: tuple[str, ...] = ()
+    """Embedding and output head: what has one row (or element) a token."""
+    missing_rows: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """Half-open row ranges by vocabulary tensor, ascending and disjoint, that are copied from the donor because not
+    every merged model has them."""
+    donor: str | None = None
+    """The model whose rows are copied; None when none are missing."""
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tensors of a merged model that only repeat another one (tied embeddings): neither merged nor written."""
 
 
-def check_fit(models: Mapping[str, Checkpoint]) -> tuple[str, ...]:
-    """Make sure that the models can be combined tensor by tensor, and return the notes.
+def check_fit(
+    models: Mapping[str, Checkpoint],
+    *,
+    merged: Sequence[str] | None = None,
+    missing_rows_from: str | None = None,
+    tokenizer_from: str | None = None,
+) -> FitReport:
+    """Make sure that the models can be combined tensor by tensor; see `compare`.
 
     Raises:
-        FitError: they cannot; the message lists the differences, the first 30 of them in full.
+        FitError: they cannot; the message names the directories and lists the differences, the first 30 in full.
     """
-    report = compare(models)
+    report = compare(models, merged=merged, missing_rows_from=missing_rows_from, tokenizer_from=tokenizer_from)
     if report.differences:
         found, more = report.differences, len(report.differences) - _LISTED
         lines = [f"\n  - {line}" for line in found[:_LISTED]] + ([f"\n  … and {more} more"] if more > 0 else [])
+        places = ", ".join(f"{name} in {checkpoint.path}" for name, checkpoint in models.items())
         raise FitError(
-            f"checkpoints do not fit together ({', '.join(models)}), {len(found)} difference(s); nothing was written:"
+            f"checkpoints do not fit together ({places}), {len(found)} difference(s); nothing was written:"
             + "".join(lines)
         )
-    return report.notes
+    return report
 
 
-def compare(models: Mapping[str, Checkpoint]) -> FitReport:
-    """Every difference of the models from the first of them."""
-    vocabularies = {name: read_vocabulary(checkpoint.path) for name, checkpoint in models.items()}
-    differences = [line for name in models for line in _overflow(name, models[name], vocabularies[name])]
-    notes: list[str] = []
+def compare(
+    models: Mapping[str, Checkpoint],
+    *,
+    merged: Sequence[str] | None = None,
+    missing_rows_from: str | None = None,
+    tokenizer_from: str | None = None,
+) -> FitReport:
+    """Every difference of the models from the first of them. Reads headers, configs and tokenizers.
+
+    Of the tensors it reads a head that only some models store, and the embedding beside it.
+
+    Args:
+        models: by name; the first is the one that the others are compared with.
+        merged: those whose tensors are combined, the first among them; None: all. Another is there for its tokenizer.
+        missing_rows_from: the merged model whose embedding rows stand in where another has none, and whose number of
+            rows is that of the merged checkpoint; None: no rows may be missing.
+        tokenizer_from: whose tokenizer the merged checkpoint gets; None: of those that are not merged.
+    """
+    merged = tuple(models) if merged is None else tuple(merged)
     first, *others = models
+    vocabularies = {name: read_vocabulary(checkpoint.path) for name, checkpoint in models.items()}
+    sizes = {name: vocabulary_size(checkpoint) for name, checkpoint in models.items()}
+    found = Findings([line for name in models for line in compare_ids(name, sizes[name], vocabularies[name])])
     for other in others:
-        fatal, noted = _config(first, models[first].config, other, models[other].config)
-        differences += fatal
-        notes += noted
-        one, two = vocabularies[first], vocabularies[other]
-        if one is None or two is None:
-            absent = first if one is None else other
-            notes.append(f"tokenizer: none readable in {absent}; its vocabulary was not compared")
-        else:
-            differences += vocabulary_differences(first, one, other, two)
-            notes += vocabulary_notes(first, one, other, two)
-        differences += _tensors(first, models[first], other, models[other])
-    return FitReport(tuple(differences), tuple(notes))
+        found += compare_configs(first, models[first], other, models[other])
+        found += compare_generation(first, models[first], other, models[other])
+    found += compare_vocabularies(vocabularies)
+
+    if missing_rows_from is not None and missing_rows_from not in merged:
+        expected = ", ".join(merged)
+        found.differences.append(f"missing_rows_from is {missing_rows_from!r}, expected a merged model: {expected}")
+        missing_rows_from = None
+    tensors = vocabulary_tensors({name: models[name] for name in merged})
+    rows = compare_rows(models, merged, tensors, vocabularies, missing_rows_from)
+    found += rows
+    for name in [tokenizer_from] if tokenizer_from is not None else [name for name in models if name not in merged]:
+        count = rows.count or sizes[first]
+        if sizes[name] != count:
+            found.differences += compare_ids(name, count, vocabularies[name], "vocab_size of the merged checkpoint")
+
+    duplicates = find_duplicates({name: models[name] for name in merged})
+    found += duplicates
+    for other in others:
+        known = duplicates.names
+        if other not in merged:
+            pair = find_duplicates({first: models[first], other: models[other]})
+            known = known | pair.names
+            found.differences += pair.differences
+        found.differences += compare_names(first, models[first], other, models[other], known)
+        found += _compare_tensors(first, models[first], other, models[other], tensors)
+    return FitReport(
+        tuple(found.differences),
+        tuple(found.notes),
+        rows.count,
+        tensors,
+        dict.fromkeys(tensors, rows.missing) if rows.missing else {},
+        missing_rows_from if rows.missing else None,
+        duplicates.of,
+    )
 
 
-def _tensors(left: str, one: Checkpoint, right: str, other: Checkpoint) -> Iterator[str]:
-    for name in sorted(one.tensors.keys() - other.tensors.keys()):
-        yield f"tensor {name} is missing in {right} (it is in {left}, {one.tensors[name].file.name})"
-    for name in sorted(other.tensors.keys() - one.tensors.keys()):
-        yield f"tensor {name} is missing in {left} (it is in {right}, {other.tensors[name].file.name})"
+def _compare_tensors(
+    left: str, one: Checkpoint, right: str, other: Checkpoint, vocabulary: Collection[str]
+) -> Findings:
+    """Shapes and dtypes of what both have; the rows of vocabulary tensors may be as many as each one's config says."""
+    size = vocabulary_size(other)
+    shapes: list[tuple[str, str]] = []
+    dtypes: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     for name, mine in one.tensors.items():
         theirs = other.tensors.get(name)
         if theirs is None:
             continue
-        if mine.shape != theirs.shape:
-            yield f"tensor {name} has shape {list(mine.shape)} in {left}, {list(theirs.shape)} in {right}"
+        resized = name in vocabulary and has_rows(theirs, size, mine.shape[1:])
+        if mine.shape != theirs.shape and not resized:
+            line = f"tensor {name} has shape {list(mine.shape)} in {left}, {list(theirs.shape)} in {right}"
+            shapes.append((numberless(name), line))
         if mine.dtype != theirs.dtype:
-            yield f"tensor {name} has dtype {mine.dtype} in {left}, {theirs.dtype} in {right}"
-
-
-def _config(left: str, one: Mapping[str, Any], right: str, other: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Differences and notes. A key that only one file has is noted: versions of a library write different defaults."""
-    fatal: list[str] = []
-    noted: list[str] = []
-    one, other = _flat(one), _flat(other)
-    for key in (*ARCHITECTURE_KEYS, *NOTED_KEYS):
-        mine, theirs = one.get(key, _ABSENT), other.get(key, _ABSENT)
-        if mine == theirs:
-            continue
-        line = f"{CONFIG_FILE}: {key} is {_show(mine)} in {left}, {_show(theirs)} in {right}"
-        known = mine is not _ABSENT and theirs is not _ABSENT
-        (fatal if known and key in ARCHITECTURE_KEYS else noted).append(line)
-    return fatal, noted
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers 5 writes rope_theta and rope_scaling as one rope_parameters: both spellings are made the same."""
-    flat = dict(config)
-    parameters = flat.pop("rope_parameters", None)
-    if isinstance(parameters, dict):
-        scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
-        flat["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
-        if "rope_theta" in parameters:
-            flat["rope_theta"] = parameters["rope_theta"]
-    return flat
-
-
-def _overflow(name: str, checkpoint: Checkpoint, vocabulary: Vocabulary | None) -> Iterator[str]:
-    rows = checkpoint.config.get("vocab_size")
-    if vocabulary is not None and vocabulary.ids and isinstance(rows, int):
-        token = max(vocabulary.ids, key=lambda token: vocabulary.ids[token])
-        if vocabulary.ids[token] >= rows:
-            yield f"tokenizer: token {token!r} of {name} has id {vocabulary.ids[token]}, but vocab_size is {rows}"
-
-
-def _show(value: object) -> str:
-    return "absent" if value is _ABSENT else repr(value)
+            line = f"tensor {name} has dtype {mine.dtype} in {left}, {theirs.dtype} in {right}"
+            kind = f"{mine.dtype} and {theirs.dtype}"
+            (notes if {mine.dtype, theirs.dtype} <= FLOATS else dtypes).append((kind, line))
+    return Findings(collapsed(shapes) + collapsed(dtypes), collapsed(notes))

@@ -9,11 +9,13 @@ import json
 import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from bai_pipeline.checkpoints.listing import short
 from bai_pipeline.errors import CheckpointError
 
 ITEM_SIZES: Final = {
@@ -26,6 +28,10 @@ ITEM_SIZES: Final = {
 
 MAX_HEADER_BYTES: Final = 100_000_000
 """The limit of the reference implementation; the header of a 600 B MoE has some 10 MB."""
+
+MAX_NAME_CHARACTERS: Final = 1024
+MAX_DIMENSIONS: Final = 64
+"""Of a tensor: as many as numpy and torch have."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +57,20 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors of a safetensors file in the order of their bytes.
 
     Raises:
-        CheckpointError: the header is cut, too long or not JSON, or a tensor's dtype, shape and offsets disagree with
-            each other, with the other tensors or with the size of the file.
+        CheckpointError: the file cannot be read; the header is cut, too long or not JSON; a tensor's name cannot be
+            shown, or its dtype, shape and offsets disagree with each other, with the other tensors or with the size of
+            the file.
     """
-    size = file.stat().st_size
-    fd = os.open(file, os.O_RDONLY)
-    try:
-        prefix = os.pread(fd, 8, 0)
+    with reading(file), file.open("rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        prefix = stream.read(8)
         if len(prefix) < 8:
             _refuse(file, f"expected at least 8 bytes of header length, the file has {size}")
         (length,) = struct.unpack("<Q", prefix)
         limit = min(MAX_HEADER_BYTES, size - 8)
         if length > limit:
             _refuse(file, f"the header length is {length}, expected at most {limit} in a file of {size} bytes")
-        raw = os.pread(fd, length, 8)
-    finally:
-        os.close(fd)
+        raw = stream.read(length)
     try:
         header = json.loads(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -78,6 +82,30 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     tensors.sort(key=lambda tensor: (tensor.start, tensor.nbytes))
     _check_layout(file, tensors, 8 + length, size)
     return {tensor.name: tensor for tensor in tensors}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says of a failed read into an error that names the file.
+
+    Raises:
+        CheckpointError: it has vanished, or may not or cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def check_name(file: Path, tensor: str) -> None:
+    """A tensor's name comes into messages, logs and other files: it must be text that can be shown.
+
+    Raises:
+        CheckpointError: it is empty, too long, or holds control characters or half a surrogate pair.
+    """
+    if not tensor or len(tensor) > MAX_NAME_CHARACTERS or not tensor.isprintable():
+        message = f"expected a name of 1 to {MAX_NAME_CHARACTERS} printable characters, got {len(tensor)} characters"
+        _refuse(file, message, short(tensor))
 
 
 def encode_header(tensors: Sequence[TensorInfo]) -> bytes:
@@ -96,18 +124,23 @@ def encode_header(tensors: Sequence[TensorInfo]) -> bytes:
 
 
 def _tensor(file: Path, name: str, entry: object, data: int) -> TensorInfo:
+    check_name(file, name)
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end], **rest} if not rest:
             pass
         case _:
-            _refuse(file, f"expected dtype, shape and two data_offsets, got {_short(entry)}", name)
+            _refuse(file, f"expected dtype, shape and two data_offsets, got {short(entry)}", name)
     if dtype not in ITEM_SIZES:
-        _refuse(file, f"unknown dtype {_short(dtype)}", name)
+        _refuse(file, f"unknown dtype {short(dtype)}", name)
     if not all(_is_count(n) for n in (*shape, begin, end)):
-        _refuse(file, f"shape {_short(shape)} and data_offsets {[begin, end]} must be non-negative integers", name)
+        offsets = short([begin, end])
+        _refuse(file, f"shape {short(shape)} and data_offsets {offsets} must be non-negative integers", name)
+    if len(shape) > MAX_DIMENSIONS or math.prod(n or 1 for n in shape) * ITEM_SIZES[dtype] >= 2**63:
+        limits = f"at most {MAX_DIMENSIONS} dimensions and less than 2^63 bytes"
+        _refuse(file, f"{dtype} of shape {short(shape)} ({len(shape)} dimensions), expected {limits}", name)
     tensor = TensorInfo(name, dtype, tuple(shape), file, data + begin)
     if end - begin != tensor.nbytes:
-        needs = f"{dtype} of shape {_short(shape)} takes {tensor.nbytes} bytes"
+        needs = f"{dtype} of shape {short(shape)} takes {tensor.nbytes} bytes"
         _refuse(file, f"{needs}, data_offsets {[begin, end]} hold {end - begin}", name)
     return tensor
 
@@ -136,14 +169,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; raises ValueError when a key comes twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} comes twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"key {short(name)} comes twice")
+            seen.add(name)
     return found
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:120] + "…"
 
 
 def _refuse(file: Path, message: str, tensor: str | None = None) -> NoReturn:

@@ -8,36 +8,40 @@ SHA-256.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Self
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bai_pipeline.checkpoints.checkpoint import Checkpoint, Reader
-from bai_pipeline.checkpoints.directory import content_files, file_inside
+from bai_pipeline.checkpoints.directory import content_files, read_json_object
+from bai_pipeline.checkpoints.header import TensorInfo, reading
 from bai_pipeline.errors import CheckpointError
 
 MANIFEST_FILE: Final = "bai_manifest.json"
 RECIPE_FILE: Final = "recipe.json"
 
 
-class TensorRecord(BaseModel):
+@dataclass(frozen=True)
+class TensorRecord:
     """One tensor; `xxh3_128` is of its bytes, as hexadecimal digits."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     dtype: str
     shape: list[int]
     xxh3_128: str
 
+    @classmethod
+    def of(cls, tensor: TensorInfo, digest: str) -> Self:
+        """The record of a tensor whose bytes have this hash."""
+        return cls(tensor.dtype, list(tensor.shape), digest)
 
-class Manifest(BaseModel):
-    """Version 1 of the checkpoint manifest."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Version 1 of the checkpoint manifest. (Not a pydantic model: its import would be half of a merge's start-up.)"""
 
-    version: Literal[1] = 1
+    version: int = 1
     code_version: str
     parents: dict[str, str]
     """Digest of every model that this one was made from, by the name that the recipe gives it."""
@@ -45,6 +49,10 @@ class Manifest(BaseModel):
     """The merge recipe as JSON; None when the checkpoint was trained."""
     recipe_sha256: str | None
     """Of recipe.json."""
+    missing_rows: dict[str, list[list[int]]] = field(default_factory=dict)
+    """Rows [start, stop) of a merged tensor that not every parent has: copied from `missing_rows_from`."""
+    missing_rows_from: str | None = None
+    """A parent's name; None when no rows were missing."""
     files: dict[str, str]
     """SHA-256 of config.json, generation_config.json and the tokenizer's files."""
     tensors: dict[str, TensorRecord]
@@ -75,16 +83,21 @@ def hash_files(directory: Path) -> dict[str, str]:
 
 def hash_tensors(checkpoint: Checkpoint) -> dict[str, TensorRecord]:
     """Read every byte of every tensor."""
-    records = {}
     with Reader() as reader:
-        for tensor in checkpoint.tensors.values():
-            hasher = xxhash.xxh3_128()
-            for chunk in reader.chunks(tensor):
-                hasher.update(chunk)
-            records[tensor.name] = TensorRecord(
-                dtype=tensor.dtype, shape=list(tensor.shape), xxh3_128=hasher.hexdigest()
-            )
-    return records
+        return {name: _record(tensor, reader) for name, tensor in checkpoint.tensors.items()}
+
+
+def hash_tensor(tensor: TensorInfo) -> TensorRecord:
+    """Read every byte of one tensor."""
+    with Reader() as reader:
+        return _record(tensor, reader)
+
+
+def _record(tensor: TensorInfo, reader: Reader) -> TensorRecord:
+    hasher = xxhash.xxh3_128()
+    for chunk in reader.chunks(tensor):
+        hasher.update(chunk)
+    return TensorRecord.of(tensor, hasher.hexdigest())
 
 
 def describe(checkpoint: Checkpoint, *, code_version: str, parents: Mapping[str, str] | None = None) -> Manifest:
@@ -105,19 +118,71 @@ def read_manifest(directory: Path) -> Manifest:
     Raises:
         CheckpointError: there is none, or it is not version 1.
     """
-    file = file_inside(directory, MANIFEST_FILE)
-    try:
-        return Manifest.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise CheckpointError(f"{file}: not a version 1 manifest: {error}") from None
+    file, value = directory / MANIFEST_FILE, read_json_object(directory, MANIFEST_FILE)
+    required = {"version", "code_version", "parents", "recipe", "recipe_sha256", "files", "tensors"}
+    faults = [f"{name} is missing" for name in sorted(required - value.keys())]
+    faults += [f"{name} is unknown" for name in sorted(value.keys() - required - {"missing_rows", "missing_rows_from"})]
+    if not faults:
+        faults = [f"{name} is not {_EXPECTED[name]}" for name, entry in value.items() if not _is_sound(name, entry)]
+    if faults:
+        raise CheckpointError(f"{file}: not a version 1 manifest: {'; '.join(faults)}")
+    tensors = {name: TensorRecord(**record) for name, record in value.pop("tensors").items()}
+    return Manifest(**value, tensors=tensors)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest as the last file of a checkpoint."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
+    text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
     (directory / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
+_TEXTS = "an object of texts"
+_EXPECTED: Final = {
+    "version": "1",
+    "code_version": "a text",
+    "parents": _TEXTS,
+    "recipe": "an object or null",
+    "recipe_sha256": "a text or null",
+    "missing_rows": "an object of lists of [start, stop]",
+    "missing_rows_from": "a text or null",
+    "files": _TEXTS,
+    "tensors": "an object of {dtype, shape, xxh3_128}",
+}
+
+
+def _is_sound(name: str, value: object) -> bool:
+    """Whether a field is what `_EXPECTED` says."""
+    expected = _EXPECTED[name]
+    if value is None:
+        return expected.endswith("or null")
+    if expected.startswith("a text"):
+        return isinstance(value, str)
+    if name == "version":
+        return value == 1 and not isinstance(value, bool)
+    if not isinstance(value, dict):
+        return False
+    if expected == _TEXTS:
+        return all(isinstance(text, str) for text in value.values())
+    if name == "missing_rows":
+        return all(isinstance(rows, list) and all(_are_counts(pair, 2) for pair in rows) for rows in value.values())
+    return name == "recipe" or all(map(_is_record, value.values()))
+
+
+def _is_record(value: object) -> bool:
+    match value:
+        case {"dtype": str(), "shape": shape, "xxh3_128": str(), **rest} if not rest:
+            return _are_counts(shape)
+    return False
+
+
+def _are_counts(value: object, length: int | None = None) -> bool:
+    return (
+        isinstance(value, list)
+        and length in (None, len(value))
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value)
+    )
+
+
 def sha256_of(file: Path) -> str:
-    with file.open("rb") as stream:
+    with reading(file), file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

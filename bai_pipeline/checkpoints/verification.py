@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bai_pipeline.checkpoints.checkpoint import Checkpoint
-from bai_pipeline.checkpoints.directory import INDEX_FILE, content_files, read_json_object
+from bai_pipeline.checkpoints.directory import INDEX_FILE, content_files, is_there, read_json_object
 from bai_pipeline.checkpoints.manifest import (
     MANIFEST_FILE,
     RECIPE_FILE,
@@ -57,20 +57,25 @@ def checkpoint_digest(path: Path, cache: Path | None = None) -> str:
         CheckpointError: the checkpoint is malformed, differs from its own manifest, or changed while it was read.
     """
     checkpoint = Checkpoint.open(path)
-    key, stamp = str(path.resolve()), _stamp(checkpoint)
+    key, stamp = str(path.resolve()), stamp_of(checkpoint)
     known = _read_cache(cache)
     match known.get(key):
         case {"stamp": recorded, "digest": str(digest)} if recorded == stamp:
             return digest
     tensors, files = hash_tensors(checkpoint), hash_files(path)
-    if (path / MANIFEST_FILE).exists():
+    if is_there(path / MANIFEST_FILE):
         _refuse_differences(path, _differences(read_manifest(path), tensors, files))
-    if _stamp(checkpoint) != stamp:
+    if stamp_of(checkpoint) != stamp:
         raise CheckpointError(f"{path}: the checkpoint changed while it was read; no digest was taken")
     digest = content_digest(tensors, files)
     if cache is not None:
-        _write_cache(cache, _read_cache(cache) | {key: {"stamp": stamp, "digest": digest}})
+        remember_digest(path, stamp, digest, cache)
     return digest
+
+
+def remember_digest(path: Path, stamp: Stamp, digest: str, cache: Path) -> None:
+    """Write down the digest of the checkpoint that has this stamp."""
+    _write_cache(cache, _read_cache(cache) | {str(path.resolve()): {"stamp": stamp, "digest": digest}})
 
 
 def _differences(manifest: Manifest, tensors: Mapping[str, TensorRecord], files: Mapping[str, str]) -> list[str]:
@@ -88,7 +93,8 @@ def _refuse_differences(path: Path, found: list[str]) -> None:
         raise CheckpointError(f"{path}: not what {MANIFEST_FILE} recorded: {', '.join(found[:_LISTED])}{more}")
 
 
-def _stamp(checkpoint: Checkpoint) -> Stamp:
+def stamp_of(checkpoint: Checkpoint) -> Stamp:
+    """What tells cheaply that a checkpoint is still the one that was read."""
     files = {tensor.file.name: tensor.file for tensor in checkpoint.tensors.values()} | content_files(checkpoint.path)
     for name in (INDEX_FILE, MANIFEST_FILE):
         if (checkpoint.path / name).exists():

@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bai_pipeline.checkpoints.directory import read_json_object, read_text, tokenizer_files
+from bai_pipeline.checkpoints.listing import Findings, collapsed, quoted, short
 from bai_pipeline.errors import CheckpointError
-
-_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -43,41 +43,69 @@ def read_vocabulary(directory: Path) -> Vocabulary | None:
         return None
     if "added_tokens.json" in files:
         ids |= _checked(directory / "added_tokens.json", read_json_object(directory, "added_tokens.json").items())
+    ids |= _added_in_settings(directory / "tokenizer_config.json", settings)
     return Vocabulary(ids, rules, _chat_template(directory, files, settings), _content(settings.get("eos_token")))
 
 
-def vocabulary_differences(left: str, one: Vocabulary, right: str, other: Vocabulary) -> list[str]:
-    """Tokens with two ids and ids with two tokens: what makes a merged embedding row meaningless."""
-    found = [
-        f"tokenizer: token {token!r} is {one.ids[token]} in {left}, {number} in {right}"
-        for token, number in other.ids.items()
-        if token in one.ids and one.ids[token] != number
-    ]
-    by_id = {number: token for token, number in one.ids.items()}
-    found += [
-        f"tokenizer: id {number} is {by_id[number]!r} in {left}, {token!r} in {right}"
-        for token, number in other.ids.items()
-        if number in by_id and token not in one.ids
-    ]
+def compare_vocabularies(vocabularies: Mapping[str, Vocabulary | None]) -> Findings:
+    """Every tokenizer with all before it, the notes with the first: None stands for one that cannot be read."""
+    found = Findings(
+        notes=[
+            f"tokenizer: none readable in {name}; its vocabulary was not compared"
+            for name, vocabulary in vocabularies.items()
+            if vocabulary is None
+        ]
+    )
+    readable = {name: vocabulary for name, vocabulary in vocabularies.items() if vocabulary is not None}
+    found.differences += collapsed(_conflicts(readable))
+    first, *others = readable or ("",)
+    for other in others:
+        found.notes += _notes(first, readable[first], other, readable[other])
     return found
 
 
-def vocabulary_notes(left: str, one: Vocabulary, right: str, other: Vocabulary) -> list[str]:
+def lacking_tokens(one: Vocabulary, other: Vocabulary) -> list[str]:
+    """Tokens of `one` that `other` has not, by their ids."""
+    return sorted(one.ids.keys() - other.ids.keys(), key=lambda token: one.ids[token])
+
+
+def _conflicts(vocabularies: Mapping[str, Vocabulary]) -> Iterator[tuple[str, str]]:
+    """Tokens with two ids and ids with two tokens: what makes a merged embedding row meaningless."""
+    ids: dict[str, tuple[int, str]] = {}
+    tokens: dict[int, tuple[str, str]] = {}
+    for name, vocabulary in vocabularies.items():
+        for token, number in vocabulary.ids.items():
+            known, where = ids.get(token, (number, name))
+            if known != number:
+                yield (
+                    f"tokens of {where} in {name}",
+                    f"tokenizer: token {token!r} is {known} in {where}, {number} in {name}",
+                )
+        for token, number in vocabulary.ids.items():
+            another, where = tokens.get(number, (token, name))
+            if another != token and token not in ids:
+                yield (
+                    f"ids of {where} in {name}",
+                    f"tokenizer: id {number} is {another!r} in {where}, {token!r} in {name}",
+                )
+        for token, number in vocabulary.ids.items():
+            ids.setdefault(token, (number, name))
+            tokens.setdefault(number, (token, name))
+
+
+def _notes(left: str, one: Vocabulary, right: str, other: Vocabulary) -> Iterator[str]:
     """Differences that leave the embedding rows their meaning."""
-    notes = []
     for name, mine, another, theirs in ((left, one, right, other), (right, other, left, one)):
-        extra = [token for token in mine.ids if token not in theirs.ids]
+        extra = lacking_tokens(mine, theirs)
         if extra:
-            listed = ", ".join(map(repr, extra[:_LISTED]))
-            notes.append(f"tokenizer: {len(extra)} tokens of {name} are not in {another}: {listed}")
+            yield f"tokenizer: {len(extra)} tokens of {name} are not in {another}: {quoted(extra)}"
     for section in sorted(one.rules.keys() | other.rules.keys()):
         if one.rules.get(section) != other.rules.get(section):
-            notes.append(f"tokenizer: {section} differs between {left} and {right}: they split text differently")
+            yield f"tokenizer: {section} differs between {left} and {right}: they split text differently"
     if one.eos_token != other.eos_token:
-        notes.append(f"tokenizer: eos_token is {one.eos_token!r} in {left}, {other.eos_token!r} in {right}")
+        yield f"tokenizer: eos_token is {one.eos_token!r} in {left}, {other.eos_token!r} in {right}"
     if one.chat_template != other.chat_template:
-        notes.append(f"tokenizer: the chat templates of {left} and {right} differ")
-    return notes
+        yield f"tokenizer: the chat templates of {left} and {right} differ"
 
 
 def _read_fast(directory: Path) -> tuple[dict[str, int], dict[str, str]]:
@@ -96,15 +124,37 @@ def _read_fast(directory: Path) -> tuple[dict[str, int], dict[str, str]]:
         raise CheckpointError(f"{file}: expected added_tokens to be a list of objects")
     ids |= _checked(file, ((token.get("content"), token.get("id")) for token in added))
     sections = {name: content.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor")}
-    sections |= {f"model.{name}": model.get(name) for name in ("type", "merges")}
-    return ids, {name: hashlib.sha256(json.dumps(value).encode()).hexdigest() for name, value in sections.items()}
+    sections |= {"model.type": model.get("type"), "model.merges": _spelled_alike(model.get("merges"))}
+    return ids, {name: _hash(value) for name, value in sections.items()}
+
+
+def _spelled_alike(merges: object) -> object:
+    """Since version 0.20 of tokenizers a merge is a pair; before it was a string with a space."""
+    if not isinstance(merges, list):
+        return merges
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _added_in_settings(file: Path, settings: Mapping[str, Any]) -> dict[str, int]:
+    """The tokens that transformers adds when it builds the tokenizer: added_tokens_decoder, by their ids."""
+    added = settings.get("added_tokens_decoder") or {}
+    if not isinstance(added, dict) or not all(re.fullmatch("[0-9]{1,18}", number) for number in added):
+        raise CheckpointError(f"{file}: expected added_tokens_decoder to be an object of tokens by their ids")
+    return _checked(file, ((_content(token), int(number)) for number, token in added.items()))
 
 
 def _checked(file: Path, pairs: Iterable[tuple[Any, Any]]) -> dict[str, int]:
-    ids = {}
+    ids: dict[str, int] = {}
+    tokens: dict[int, str] = {}
     for token, number in pairs:
         if not isinstance(token, str) or not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise CheckpointError(f"{file}: expected a token and its id, got {token!r}: {number!r}")
+            raise CheckpointError(f"{file}: expected a token and its id, got {short(token)}: {short(number)}")
+        if tokens.setdefault(number, token) != token:
+            raise CheckpointError(f"{file}: tokens {short(tokens[number])} and {short(token)} have one id, {number}")
         ids[token] = number
     return ids
 

@@ -1,12 +1,17 @@
-"""Jobs on checkpoints: taking in what the user brought, the table of merge weights, merging."""
+"""Jobs on checkpoints: taking in what the user brought, the table of merge weights, merging, actors."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bai_pipeline.errors import CheckpointError, FitError
 from bai_pipeline.jobs.context import JobContext, Metadata, Outcome
+
+if TYPE_CHECKING:
+    from bai_pipeline.merging import Recipe
+    from bai_pipeline.merging.plan import MergePlan
 
 
 def import_checkpoint(job: JobContext) -> Outcome:
@@ -52,25 +57,70 @@ def merge_weights(job: JobContext) -> Outcome:
 
 
 def merge(job: JobContext) -> Outcome:
-    """Stage 1 or Stage 2: one streamed pass over the inputs."""
+    """Stage 1: one streamed pass over the inputs."""
     from bai_pipeline.merging import Recipe
-    from bai_pipeline.merging.engine import merge as merge_checkpoints
+    from bai_pipeline.merging.engine import merge_planned
+
+    recipe = Recipe.from_dict(job.spec.settings["recipe"])
+    with _as_check(job, "finite", CheckpointError), _as_check(job, "identical_manifests", FitError):
+        plan = _plan(job, [recipe])
+        merge_planned(plan, [job.out], job.spec.code_version, job.reporter, chat_template=_template(job))
+    return _merged(job, plan, finite=True)
+
+
+def actor(job: JobContext) -> Outcome:
+    """Stage 2 as a recipe: whoever loads it merges, and nothing is written that has a size."""
+    from bai_pipeline.merging import Recipe
+    from bai_pipeline.merging.recipe_directory import write_recipe_directory
+
+    recipe = Recipe.from_dict(job.spec.settings["recipe"])
+    with _as_check(job, "identical_manifests", FitError):
+        plan = _plan(job, [recipe])
+    for note in plan.fit.notes:
+        job.reporter.log(note)
+    write_recipe_directory(plan, job.out, digests=job.spec.inputs, paths=False, chat_template=_template(job))
+    return _merged(job, plan, finite=False)
+
+
+def actor_checkpoints(job: JobContext) -> Outcome:
+    """Stage 2 at every alpha of the study, written in one pass over the inputs: a directory for each."""
+    from bai_pipeline.merging import Recipe
+    from bai_pipeline.merging.engine import merge_planned
+
+    recipes = {alpha: Recipe.from_dict(recipe) for alpha, recipe in job.spec.settings["recipes"].items()}
+    outs = [job.out / alpha for alpha in recipes]
+    for out in outs:
+        out.mkdir()
+    with _as_check(job, "finite", CheckpointError), _as_check(job, "identical_manifests", FitError):
+        plan = _plan(job, list(recipes.values()))
+        merge_planned(plan, outs, job.spec.code_version, job.reporter, chat_template=_template(job))
+    return _merged(job, plan, finite=True)
+
+
+def _plan(job: JobContext, recipes: "list[Recipe]") -> "MergePlan":
+    from bai_pipeline.merging.plan import plan_merge
 
     settings = job.spec.settings
-    recipe = Recipe.from_json(json.dumps(settings["recipe"]))
-    with _as_check(job, "finite", CheckpointError), _as_check(job, "identical_manifests", FitError):
-        manifest = merge_checkpoints(
-            recipe,
-            job.inputs,
-            job.out,
-            tokenizer_from=settings["tokenizer_from"],
-            code_version=job.spec.code_version,
-            report=job.reporter,
-            chat_template=settings["chat_template"],
-        )
-    job.reporter.check("identical_manifests", True, tensors=len(manifest.tensors))
-    job.reporter.check("finite", True, tensors=len(manifest.tensors))
-    return Outcome({"tensors": len(manifest.tensors), **{f"weight_{k}": v for k, v in recipe.flat_weights().items()}})
+    return plan_merge(recipes, job.inputs, settings["tokenizer_from"], settings["missing_rows_from"])
+
+
+def _template(job: JobContext) -> str | None:
+    template: str | None = job.spec.settings["chat_template"]
+    return template
+
+
+def _merged(job: JobContext, plan: "MergePlan", *, finite: bool) -> Outcome:
+    """The checks that a merge passes by being done, and what a person would look up."""
+    job.reporter.check("identical_manifests", True, tensors=len(plan.tensors))
+    if finite:
+        job.reporter.check("finite", True, tensors=len(plan.tensors))
+    rows = sum(last - first for ranges in plan.missing_rows.values() for first, last in ranges)
+    metadata: dict[str, float | int | str] = {"tensors": len(plan.tensors), "tensor_bytes": plan.nbytes}
+    if rows:
+        metadata |= {"missing_rows": rows, "missing_rows_from": str(plan.fit.donor)}
+    if len(plan.recipes) == 1:
+        metadata |= {f"weight_{name}": weight for name, weight in plan.recipes[0].flat_weights().items()}
+    return Outcome(metadata)
 
 
 @contextmanager

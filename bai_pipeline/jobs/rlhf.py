@@ -1,5 +1,8 @@
 """The PPO job: from an actor to policies and metrics tables."""
 
+import shutil
+from pathlib import Path
+
 from bai_pipeline.jobs.context import JobContext, Outcome
 from bai_pipeline.settings import PpoSettings
 
@@ -10,10 +13,11 @@ def ppo(job: JobContext) -> Outcome:
 
     settings = PpoSettings.model_validate(job.spec.settings["ppo"])
     execution = job.spec.execution
+    actor = _loadable(job, "actor")
     reward = job.spec.settings["reward"]
     scorer = build_scorer(reward["kind"], job.inputs.get("reward_model") or reward["url"] or reward["function"])
     metadata = run_ppo(
-        actor=job.inputs["actor"],
+        actor=actor,
         prompts=job.inputs["prompts"] / "prompts.parquet",
         out=job.out,
         work=job.work,
@@ -23,9 +27,24 @@ def ppo(job: JobContext) -> Outcome:
         checkpoint_every=execution.checkpoint_every or 1,
         evaluate_at_step=execution.evaluate_at_step or 1,
         report=job.reporter,
-        critic_init=job.inputs["critic"],
-        reference=job.inputs["actor"] if settings.kl_coef > 0 else None,
+        critic_init=_loadable(job, "critic"),
+        reference=actor if settings.kl_coef > 0 else None,
         scorer=scorer,
         deepspeed={"zero_optimization": {"stage": execution.zero_stage}},
     )
     return Outcome(metadata)
+
+
+def _loadable(job: JobContext, name: str) -> Path:
+    """An input that is a model; of a recipe, a copy that knows where the job's other inputs lie."""
+    from bai_pipeline.merging.recipe_directory import is_recipe_directory, localize
+
+    path = job.inputs[name]
+    if not is_recipe_directory(path):
+        return path
+    local = job.work / f"{name}_recipe"
+    shutil.rmtree(local, ignore_errors=True)
+    local.mkdir()
+    models = {key.removeprefix("actor."): place for key, place in job.inputs.items() if key.startswith("actor.")}
+    localize(path, models, local)
+    return local

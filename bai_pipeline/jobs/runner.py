@@ -31,6 +31,8 @@ KINDS = {
     "import_checkpoint": "bai_pipeline.jobs.checkpoints:import_checkpoint",
     "merge_weights": "bai_pipeline.jobs.checkpoints:merge_weights",
     "merge": "bai_pipeline.jobs.checkpoints:merge",
+    "actor": "bai_pipeline.jobs.checkpoints:actor",
+    "actor_checkpoints": "bai_pipeline.jobs.checkpoints:actor_checkpoints",
     "pretrain": "bai_pipeline.jobs.training:pretrain",
     "finetune": "bai_pipeline.jobs.training:finetune",
     "reward": "bai_pipeline.jobs.training:reward",

@@ -1,10 +1,11 @@
-"""Merging checkpoints by recipe. `bai_pipeline.merging.engine` imports torch; what is named here does not."""
+"""Merging checkpoints by recipe. Neither what is named here nor a merge by the native kernel imports torch."""
 
 from bai_pipeline.merging.nodes import Input, MethodNode, ModelNode, Override, check_weights
 from bai_pipeline.merging.recipe import Dtype, Recipe, bai_recipe, check_alpha, stage_1_recipe
-from bai_pipeline.merging.record import check_recorded_recipe
+from bai_pipeline.merging.record import MERGE_VERSION, check_recorded_recipe
 
 __all__ = [
+    "MERGE_VERSION",
     "Dtype",
     "Input",
     "MethodNode",

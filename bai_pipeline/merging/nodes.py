@@ -1,7 +1,8 @@
 """The nodes of a recipe, and the rule for weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from bai_pipeline.errors import RecipeError
@@ -29,9 +30,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Override:
-    """Other weights, one per input, for the tensors whose names match `pattern`. No method supports it yet."""
+    """Other weights, one per input, for the tensors whose names match `pattern`."""
 
     pattern: str
+    """As the shell's: `*` any text, `?` any character, `[…]` one of a set; the whole name must match."""
     weights: tuple[float, ...]
 
 
@@ -40,22 +42,18 @@ class MethodNode:
     """A method over weighted inputs.
 
     Raises:
-        RecipeError: unknown method, params or overrides that it does not support, weights that are negative or do not
-            sum to one.
+        RecipeError: unknown method, params that it does not take, weights (of an override too) that are negative, do
+            not sum to one or are not what the method can use.
     """
 
     method: str
     inputs: tuple[Input, ...]
     overrides: tuple[Override, ...] = ()
+    """The first whose pattern matches a tensor's name gives that tensor's weights."""
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         method = find_method(self.method)
-        if self.overrides:
-            patterns = ", ".join(repr(override.pattern) for override in self.overrides)
-            raise RecipeError(
-                f"overrides are not supported by {self.method}, got {patterns}; no checkpoint was written"
-            )
         unknown = sorted(set(self.params) - method.params)
         if unknown:
             known = ", ".join(sorted(method.params)) or "none"
@@ -66,10 +64,33 @@ class MethodNode:
 
     def check(self) -> None:
         """Assert the weights of this node and of those below."""
-        check_weights([(str(input.node), input.weight) for input in self.inputs])
+        method = find_method(self.method)
+        for override in self.overrides:
+            if len(override.weights) != len(self.inputs):
+                raise RecipeError(
+                    f"override {override.pattern!r} of {self}: expected {len(self.inputs)} weights, one per input, got "
+                    f"{len(override.weights)}; no checkpoint was written"
+                )
+        for weights in [tuple(input.weight for input in self.inputs), *(o.weights for o in self.overrides)]:
+            check_weights([(str(input.node), weight) for input, weight in zip(self.inputs, weights, strict=True)])
+            method.check(weights, self.params)
         for input in self.inputs:
             if isinstance(input.node, MethodNode):
                 input.node.check()
+
+    def weights_of(self, tensor: str) -> tuple[float, ...]:
+        """One weight per input for the tensor of that name."""
+        for override in self.overrides:
+            if fnmatchcase(tensor, override.pattern):
+                return override.weights
+        return tuple(input.weight for input in self.inputs)
+
+    def walk(self) -> Iterator["MethodNode"]:
+        """This node and all method nodes below it."""
+        yield self
+        for input in self.inputs:
+            if isinstance(input.node, MethodNode):
+                yield from input.node.walk()
 
     def __str__(self) -> str:
         return f"{self.method}({', '.join(str(input.node) for input in self.inputs)})"

@@ -6,9 +6,10 @@ Stage 1 node, so that both lists of weights stay visible. Imports no torch.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal, Self, get_args
 
 from bai_pipeline.errors import RecipeError
 from bai_pipeline.merging.node_json import node_from_dict, node_to_dict, object_fields, refuse
@@ -16,6 +17,8 @@ from bai_pipeline.merging.nodes import Input, MethodNode, ModelNode, Node, check
 
 Dtype = Literal["F32", "BF16", "F16"]
 """The dtypes that can be merged, by their safetensors names."""
+
+MERGED_DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Recipe:
         return tuple(self.flat_weights())
 
     def flat_weights(self) -> dict[str, float]:
-        """What each model weighs in the whole tree: products along the branches, added up."""
+        """What each model weighs in the whole tree, overrides aside: products along the branches, added up."""
         weights: dict[str, float] = {}
 
         def collect(node: Node, weight: float) -> None:
@@ -51,6 +54,24 @@ class Recipe:
 
         collect(self.root, 1.0)
         return weights
+
+    def nodes(self) -> list[MethodNode]:
+        """The method nodes, a node before those below it."""
+        return list(self.root.walk()) if isinstance(self.root, MethodNode) else []
+
+    def check_patterns(self, tensors: Collection[str]) -> None:
+        """Every override must be for some tensor: one that matches none is a slip of the pen.
+
+        Raises:
+            RecipeError: a pattern matches none of the names.
+        """
+        for node in self.nodes():
+            for override in node.overrides:
+                if not any(fnmatchcase(tensor, override.pattern) for tensor in tensors):
+                    raise RecipeError(
+                        f"override {override.pattern!r} of {node} matches none of the {len(tensors)} tensors, such as "
+                        f"{next(iter(tensors), None)!r}; no checkpoint was written"
+                    )
 
     @property
     def weight_sum(self) -> float:
@@ -86,8 +107,8 @@ class Recipe:
         if fields["version"] != 1 or isinstance(fields["version"], bool):
             refuse("recipe.version", "1", fields["version"])
         dtype = fields.get("dtype")
-        if dtype is not None and dtype not in get_args(Dtype):
-            refuse("recipe.dtype", f"null or one of {', '.join(get_args(Dtype))}", dtype)
+        if dtype is not None and dtype not in MERGED_DTYPES:
+            refuse("recipe.dtype", f"null or one of {', '.join(MERGED_DTYPES)}", dtype)
         return cls(node_from_dict(fields["root"], "recipe.root"), dtype)
 
     @classmethod

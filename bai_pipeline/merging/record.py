@@ -1,10 +1,14 @@
 """The recipe that a checkpoint records against the one that was asked for."""
 
 import json
+from typing import Final
 
 from bai_pipeline.checkpoints import Manifest
 from bai_pipeline.errors import RecipeError
 from bai_pipeline.merging.recipe import Recipe
+
+MERGE_VERSION: Final = "2"
+"""Raised whenever the same recipe and models would give another checkpoint, its manifest included."""
 
 
 def check_recorded_recipe(manifest: Manifest, recipe: Recipe) -> None:

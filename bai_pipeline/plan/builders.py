@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,33 +110,57 @@ def _merge_weights(plan: "Plan", key: RefKey) -> JobSpec:
     return plan.job("merge_weights", {}, {"alphas": list(study.alphas), "sft_weights": study.sft_weights})
 
 
-def _merge(plan: "Plan", key: RefKey) -> JobSpec:
+def _merged_sft(plan: "Plan", key: RefKey) -> JobSpec:
+    recipe = plan.recipe(None)
+    return plan.job("merge", _merge_inputs(plan), {"recipe": recipe.to_dict(), **_merge_settings(plan)})
+
+
+def _bai_actor(plan: "Plan", key: RefKey) -> JobSpec:
+    recipe = plan.recipe(key.part)
+    return plan.job("actor", _merge_inputs(plan, base=True), {"recipe": recipe.to_dict(), **_merge_settings(plan)})
+
+
+def _actor_checkpoints(plan: "Plan", key: RefKey) -> JobSpec:
+    recipes = {alpha: plan.recipe(alpha).to_dict() for alpha in plan.study.alphas}
+    return plan.job("actor_checkpoints", _merge_inputs(plan, base=True), {"recipes": recipes, **_merge_settings(plan)})
+
+
+def _merge_inputs(plan: "Plan", *, base: bool = False) -> dict[str, Ref]:
+    models = (["base_model"] if base else []) + [f"{role}_sft" for role in sorted(plan.study.sft)]
+    return {name: plan.asset(name) for name in models}
+
+
+def _merge_settings(plan: "Plan") -> Json:
     study = plan.study
-    recipe = plan.recipe(key.part if key.asset == "bai_actor" else None)
-    inputs = {name: plan.asset(name) for name in recipe.models}
-    inputs.setdefault(f"{study.tokenizer_from}_sft", plan.asset(f"{study.tokenizer_from}_sft"))
-    template = study.chat_template.read_text(encoding="utf-8") if study.chat_template else None
-    settings = {
-        "recipe": json.loads(recipe.to_json()),
+    return {
         "tokenizer_from": f"{study.tokenizer_from}_sft",
-        "chat_template": template,
+        "missing_rows_from": f"{study.missing_rows_from or study.tokenizer_from}_sft",
+        "chat_template": study.chat_template.read_text(encoding="utf-8") if study.chat_template else None,
     }
-    return plan.job("merge", inputs, settings)
+
+
+def _actor(plan: "Plan", alpha: str) -> dict[str, Ref]:
+    """The actor and the models of its recipe. It is the same actor, by its digest, where it was written as well."""
+    actor = plan.resolve(RefKey(plan.study.name, "bai_actor", alpha))
+    if plan.study.actors == "checkpoint" and alpha in plan.study.alphas:
+        written = plan.asset("actor_checkpoints")
+        actor = replace(actor, object=f"{written.object}/{alpha}")
+    return {"actor": actor, **{f"actor.{name}": ref for name, ref in _merge_inputs(plan, base=True).items()}}
 
 
 def _ppo(plan: "Plan", key: RefKey) -> JobSpec:
     study = plan.study
     if key.asset == "ppo_run":
-        actor = plan.resolve(RefKey(study.name, "bai_actor", key.part))
+        inputs = _actor(plan, str(key.part))
     else:
-        actor = plan.asset(f"{plan.paradigm_role(int(key.asset[len('paradigm_')]))}_sft")
-    inputs = {"actor": actor, "prompts": plan.asset("prompts")}
+        inputs = {"actor": plan.asset(f"{plan.paradigm_role(int(key.asset[len('paradigm_')]))}_sft")}
+    inputs["prompts"] = plan.asset("prompts")
     if study.reward.kind == "model":
         inputs["reward_model"] = plan.asset("reward_model")
     if study.critic_init == "reward":
         inputs["critic"] = plan.asset("reward_model")
     else:
-        inputs["critic"] = actor if study.critic_init == "policy" else plan.asset("critic_model")
+        inputs["critic"] = inputs["actor"] if study.critic_init == "policy" else plan.asset("critic_model")
     settings = {
         "ppo": study.ppo.model_dump(mode="json"),
         "reward": study.reward.model_dump(mode="json", include={"kind", "url", "function"}),
@@ -228,8 +253,9 @@ _BUILDERS: dict[str, Builder] = {
     "reward_model": _reward_model,
     "critic_model": _critic_model,
     "merge_weights": _merge_weights,
-    "merged_sft": _merge,
-    "bai_actor": _merge,
+    "merged_sft": _merged_sft,
+    "bai_actor": _bai_actor,
+    "actor_checkpoints": _actor_checkpoints,
     "ppo_run": _ppo,
     "paradigm_1_run": _ppo,
     "paradigm_3_run": _ppo,

@@ -13,6 +13,7 @@ from typing import Literal
 
 from bai_pipeline.errors import BaiPipelineError, StoreError
 from bai_pipeline.jobspec import Execution, JobSpec, Json
+from bai_pipeline.merging import MERGE_VERSION
 from bai_pipeline.merging.recipe import Recipe, bai_recipe, stage_1_recipe
 from bai_pipeline.plan.builders import builder_of
 from bai_pipeline.store import Ref, RefKey, Store
@@ -29,7 +30,9 @@ CODE_VERSIONS = {
     "preferences": "1",
     "reward": "1",
     "merge_weights": "1",
-    "merge": "1",
+    "merge": MERGE_VERSION,
+    "actor": "1",
+    "actor_checkpoints": MERGE_VERSION,
     "ppo": "1",
     "evaluate": "1",
     "ratio_table": "1",
@@ -102,9 +105,15 @@ class Plan:
             ]
         return [RefKey(name, asset)]
 
+    def beside(self, asset: str) -> list[RefKey]:
+        """Refs that are made along with an asset, before it, and are none of their own: one job for all partitions."""
+        written = asset == "bai_actor" and self.study.actors == "checkpoint"
+        return [RefKey(self.study.name, "actor_checkpoints")] if written else []
+
     def all_keys(self) -> Iterator[RefKey]:
         """Every ref of the study, upstream first."""
         for asset in self.assets:
+            yield from self.beside(asset)
             yield from self.keys(asset)
 
     # -- what each needs ---------------------------------------------------------------------------------------------

@@ -1,12 +1,20 @@
 """Writing: whole or absent."""
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bai_pipeline.checkpoints import Checkpoint, Reader, ShardWriter, emptied_on_failure, whole_or_absent
+from bai_pipeline.checkpoints import (
+    Checkpoint,
+    Reader,
+    ShardFiles,
+    check_space,
+    emptied_on_failure,
+    whole_or_absent,
+)
 from bai_pipeline.errors import CheckpointError
 
 MakeCheckpoint = Callable[..., Path]
@@ -22,26 +30,54 @@ def write_and_stop(directory: Path) -> None:
 def test_a_rewritten_file_is_the_reference_implementations_byte_for_byte(
     make_checkpoint: MakeCheckpoint, tmp_path: Path
 ) -> None:
-    source = make_checkpoint()
+    source, out = make_checkpoint(), tmp_path / "copy"
+    out.mkdir()
     tensors = list(Checkpoint.open(source).tensors.values())
-    with Reader() as reader, ShardWriter(tmp_path / "copy.safetensors", tensors) as writer:
-        for tensor in tensors:
-            writer.write(tensor, reader.chunks(tensor))
-    assert (tmp_path / "copy.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    files = ShardFiles(out, {"model.safetensors": tensors})
+    with Reader() as reader:
+        for tensor in reversed(tensors):
+            with files.open(tensor.name) as place:
+                offset = 0
+                for chunk in reader.chunks(tensor):
+                    place.write(chunk, offset)
+                    offset += len(chunk)
+    assert (out / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
-def test_a_file_with_a_tensor_unwritten_is_an_error(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+def test_modes_follow_the_umask(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     tensors = list(Checkpoint.open(make_checkpoint()).tensors.values())
-    with pytest.raises(CheckpointError, match="0 of 4 tensors were written"), ShardWriter(tmp_path / "a", tensors):
-        pass
+    before = os.umask(0o027)
+    try:
+        with whole_or_absent(tmp_path / "out") as partial:
+            ShardFiles(partial, {"model.safetensors": tensors})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "out" / "model.safetensors").stat().st_mode) == 0o640
 
 
-def test_tensors_out_of_order_are_an_error(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
-    tensors = list(Checkpoint.open(make_checkpoint()).tensors.values())
-    expected = rf"expected \d+ bytes of {tensors[0].name}, got \d+ bytes of tensor {tensors[1].name}"
-    with Reader() as reader, pytest.raises(CheckpointError, match=expected):  # noqa: SIM117
-        with ShardWriter(tmp_path / "a", tensors) as writer:
-            writer.write(tensors[1], reader.chunks(tensors[1]))
+def test_what_does_not_fit_on_the_disk_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path)
+    room = free.f_bavail * free.f_frsize
+    check_space([tmp_path], room // 2)
+    for directories, nbytes in (([tmp_path], 2 * room), ([tmp_path, tmp_path], room // 2 + room // 4)):
+        with pytest.raises(CheckpointError, match=r"no space left on the device: \d+ bytes are needed, \d+ are free"):
+            check_space(directories, nbytes)
+
+
+def test_a_second_writer_of_the_same_directory_is_refused_while_the_first_is_at_work(tmp_path: Path) -> None:
+    with whole_or_absent(tmp_path / "out") as partial:
+        (partial / "file").write_text("first")
+        with pytest.raises(CheckpointError, match="another process is writing it"), whole_or_absent(tmp_path / "out"):
+            pass
+    assert (tmp_path / "out" / "file").read_text() == "first"
+
+
+def test_parents_that_were_made_for_it_go_with_a_directory_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(KeyboardInterrupt), whole_or_absent(tmp_path / "there" / "new" / "deep" / "out") as partial:
+        write_and_stop(partial)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
 def test_a_directory_appears_whole(tmp_path: Path) -> None:
@@ -67,9 +103,10 @@ def test_a_killed_writer_leaves_no_destination(tmp_path: Path) -> None:
             os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert not (tmp_path / "out").exists()
-    with whole_or_absent(tmp_path / "out"):
-        pass
-    assert (tmp_path / "out").is_dir()
+    assert [entry.name for entry in tmp_path.iterdir()] == [".out.partial"]
+    with whole_or_absent(tmp_path / "out") as partial:
+        assert list(partial.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 def test_an_existing_destination_is_refused_and_kept(tmp_path: Path) -> None:

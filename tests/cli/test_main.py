@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bai_pipeline.cli import entry
 from bai_pipeline.cli import main as cli
 from bai_pipeline.errors import StoreError
 from bai_pipeline.store import Ref, RefKey, Store
@@ -23,7 +24,7 @@ def test_an_expected_error_is_one_message_and_exit_code_1(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["bai", "study", "check", "--study", "nowhere"])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        entry.main()
     assert caught.value.code == 1
     assert capsys.readouterr().err.startswith("StudyError: the study 'nowhere' is neither a preset")
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from bai_pipeline.cli import main as cli
 from bai_pipeline.errors import BaiPipelineError, CheckpointError, FitError, RewardError
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import RefKey, Store
@@ -38,7 +40,7 @@ def test_the_sft_models_beat_the_base_on_held_out_problems(smoke: Plan) -> None:
         assert accuracy(smoke, f"{role}_sft") > accuracy(smoke, "base_model")
 
 
-def test_the_actor_loads_in_plain_transformers(smoke: Plan) -> None:
+def test_an_exported_actor_loads_in_plain_transformers(smoke: Plan, tmp_path: Path) -> None:
     script = (
         "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "model, info = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)\n"
@@ -48,7 +50,7 @@ def test_the_actor_loads_in_plain_transformers(smoke: Plan) -> None:
         "add_generation_prompt=True, return_tensors='pt', return_dict=True)\n"
         "print(tokenizer.decode(model.generate(**ids, max_new_tokens=3)[0]))\n"
     )
-    actor = object_of(smoke, "bai_actor", "0.5")
+    actor = export(smoke, "0.5", tmp_path / "actor")
     process = subprocess.run(
         [sys.executable, "-c", script, str(actor)], capture_output=True, text=True, cwd=actor, check=False
     )
@@ -56,8 +58,15 @@ def test_the_actor_loads_in_plain_transformers(smoke: Plan) -> None:
     assert process.stdout.startswith("<bos> <user> sum a 4 b 7 <asst>")
 
 
-def test_alpha_0_is_the_merged_sft_itself(smoke: Plan) -> None:
-    merged, actor = object_of(smoke, "merged_sft"), object_of(smoke, "bai_actor", "0.0")
+def export(plan: Plan, alpha: str, out: Path) -> Path:
+    arguments = ["export", "--alpha", alpha, "--out", str(out), "--study", "smoke", "--store", str(plan.store.root)]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_alpha_0_is_the_merged_sft_itself(smoke: Plan, tmp_path: Path) -> None:
+    merged, actor = object_of(smoke, "merged_sft"), export(smoke, "0.0", tmp_path / "actor")
     assert (merged / "model.safetensors").read_bytes() == (actor / "model.safetensors").read_bytes()
 
 

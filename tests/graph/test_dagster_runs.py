@@ -42,7 +42,7 @@ def test_the_whole_chain_is_one_run_in_which_every_check_passes_and_done_jobs_ar
 
     for name in ("merge_weights:weights_sum_to_one", "prompts:rows_are_sound", "merged_sft:identical_manifests"):
         assert name in checked
-    for name in ("bai_actor:finite", "bai_actor:recorded_recipe", "ppo_run:metrics_are_sound"):
+    for name in ("bai_actor:identical_manifests", "bai_actor:recorded_recipe", "ppo_run:metrics_are_sound"):
         assert checked[name].partition == "0.5"
 
     actor = made["bai_actor"]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,8 +152,8 @@ def test_rounding_of_a_sum_is_forgiven() -> None:
         (recipe_of({"method": 1, "inputs": []}), "recipe.root.method: expected the name of a method, got 1"),
         (recipe_of({"method": "linear", "inputs": {}}), "recipe.root.inputs: expected a list, got {}"),
         (
-            recipe_of({"method": "slerp", "inputs": []}),
-            "recipe.root: unknown merge method 'slerp', expected one of linear",
+            recipe_of({"method": "karcher", "inputs": []}),
+            "recipe.root: unknown merge method 'karcher', expected one of dare_linear, dare_ties, linear,",
         ),
         (recipe_of(linear()), "recipe.root: merge weights must be non-negative and sum to 1, got no weights = 0"),
         (recipe_of(linear((model("a"), "1"))), "recipe.root.inputs[0].weight: expected a number, got '1'"),
@@ -169,8 +170,12 @@ def test_rounding_of_a_sum_is_forgiven() -> None:
             "recipe.root: unknown params of linear: density; it takes none; no checkpoint was written",
         ),
         (
-            recipe_of(linear((model("a"), 1.0), overrides=[{"pattern": "norm", "weights": [1.0]}])),
-            "recipe.root: overrides are not supported by linear, got 'norm'; no checkpoint was written",
+            recipe_of(linear((model("a"), 1.0), overrides=[{"pattern": "norm", "weights": [0.5]}])),
+            "recipe.root: merge weights must be non-negative and sum to 1, got 0.5 (a) = 0.5",
+        ),
+        (
+            recipe_of({"method": "slerp", "inputs": [{"node": model("a"), "weight": 1}]}),
+            "recipe.root: slerp needs exactly two inputs, got 1; no checkpoint was written",
         ),
         (
             recipe_of(linear((model("a"), 1.0), overrides=[{"pattern": "norm", "weights": []}])),
@@ -202,9 +207,50 @@ def test_endless_nesting_is_refused() -> None:
         Recipe.from_dict(recipe_of(node))
 
 
-def test_overrides_are_refused_in_code_too() -> None:
-    with pytest.raises(RecipeError, match="overrides are not supported by linear, got 'norm'"):
-        MethodNode("linear", (Input(ModelNode("a"), 1.0),), (Override("norm", (1.0,)),))
+def with_overrides(*overrides: tuple[str, tuple[float, ...]], method: str = "linear") -> MethodNode:
+    inputs = (Input(ModelNode("a"), 0.0), Input(ModelNode("b"), 1.0))
+    return MethodNode(method, inputs, tuple(Override(pattern, weights) for pattern, weights in overrides))
+
+
+def test_the_first_override_that_matches_gives_the_weights() -> None:
+    node = with_overrides(("*norm*", (0.5, 0.5)), ("model.layers.[01].*", (0.25, 0.75)), ("lm_head.?eight", (1.0, 0.0)))
+    assert node.weights_of("model.layers.1.input_layernorm.weight") == (0.5, 0.5)
+    assert node.weights_of("model.layers.1.mlp.gate.weight") == (0.25, 0.75)
+    assert node.weights_of("model.layers.11.mlp.gate.weight") == (0.0, 1.0)
+    assert node.weights_of("lm_head.weight") == (1.0, 0.0)
+    assert node.weights_of("lm_head.weight_scale") == (0.0, 1.0)  # the whole name must match
+
+
+def test_overrides_survive_json() -> None:
+    recipe = Recipe(with_overrides(("*norm*", (0.1, 0.9)), ("*", (0.5, 0.5))))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.to_dict()["root"]["overrides"] == [
+        {"pattern": "*norm*", "weights": [0.1, 0.9]},
+        {"pattern": "*", "weights": [0.5, 0.5]},
+    ]
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.6), (1.5, -0.5), (float("nan"), 1.0)])
+def test_weights_of_an_override_follow_the_same_rule(weights: tuple[float, float]) -> None:
+    with pytest.raises(RecipeError, match=r"merge weights must be non-negative and sum to 1, got .* \(a\) \+ .* \(b\)"):
+        with_overrides(("*", weights))
+
+
+def test_an_override_gives_the_base_of_task_vectors_no_weight_either() -> None:
+    with_overrides(("*norm*", (0.0, 1.0)), method="task_arithmetic")
+    with pytest.raises(RecipeError, match=r"the base, expected weight 0, got 0\.5"):
+        with_overrides(("*norm*", (0.5, 0.5)), method="task_arithmetic")
+
+
+def test_an_override_for_no_tensor_is_refused() -> None:
+    recipe = Recipe(MethodNode("linear", (Input(with_overrides(("*norm*", (0.5, 0.5)), ("*mpl*", (1.0, 0.0))), 1.0),)))
+    with pytest.raises(RecipeError) as caught:
+        recipe.check_patterns(["model.norm.weight", "lm_head.weight"])
+    assert str(caught.value) == (
+        "override '*mpl*' of linear(a, b) matches none of the 2 tensors, such as 'model.norm.weight'; "
+        "no checkpoint was written"
+    )
+    recipe.check_patterns(["model.norm.weight", "model.mpl.weight"])
 
 
 def manifest_of(recipe: Recipe | None) -> Manifest:
@@ -226,7 +272,7 @@ def test_the_recorded_recipe_must_be_the_requested_one() -> None:
     with pytest.raises(RecipeError, match="records no recipe"):
         check_recorded_recipe(manifest_of(None), requested)
     with pytest.raises(RecipeError, match="merged from base_model, expected base_model, instruct_sft, reasoning_sft"):
-        check_recorded_recipe(manifest_of(requested).model_copy(update={"parents": {"base_model": "0"}}), requested)
+        check_recorded_recipe(replace(manifest_of(requested), parents={"base_model": "0"}), requested)
 
 
 def test_recipes_and_checkpoints_import_no_torch() -> None:

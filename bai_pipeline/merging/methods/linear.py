@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bai_pipeline.merging.methods.registry import register
+from bai_pipeline.merging.methods.registry import Method, Place, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register("linear", reference="BAI, equations 1 and 2; Wortsman et al. 2022 (model soups), arXiv:2203.05482")
 def linear(inputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Weighted sum in the order of the inputs.
 
@@ -33,3 +32,17 @@ def linear(inputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     for x, w in terms:
         total += x * w
     return total
+
+
+def _combine(inputs: Sequence[Tensor], weights: Sequence[float], place: Place) -> Tensor:
+    return linear(inputs, weights)
+
+
+LINEAR = register(
+    Method(
+        "linear",
+        _combine,
+        reference="BAI, equations 1 and 2; Wortsman et al. 2022 (model soups), arXiv:2203.05482",
+        linear=True,
+    )
+)

@@ -1,0 +1,5 @@
+"""Loading of Hugging Face models from checkpoints and from recipes. Imports torch and transformers."""
+
+from bai_pipeline.loading.models import LANGUAGE_HEAD, SCORE_HEAD, load_model
+
+__all__ = ["LANGUAGE_HEAD", "SCORE_HEAD", "load_model"]
