@@ -1,4 +1,4 @@
-"""Memory for chunks of tensors."""
+"""Memory for chunks of tensors, and how many threads have some."""
 
 import mmap
 from typing import Final
@@ -8,6 +8,9 @@ from bai_pipeline.merging.methods import SCAN_ELEMENTS
 
 CHUNK_ELEMENTS: Final = 512 * 1024
 """Elements that a thread takes of each model at a time."""
+
+MAX_THREADS: Final = 8
+"""More would wait for memory and disk."""
 
 
 def new_buffer(chunk_elements: int) -> memoryview:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from bai_pipeline.checkpoints import (
     ITEM_SIZES,
@@ -29,7 +29,7 @@ from bai_pipeline.checkpoints import (
 from bai_pipeline.errors import RecipeError
 from bai_pipeline.merging.agenda import Agenda
 from bai_pipeline.merging.arithmetic import Backend, ready_for_threads
-from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, new_buffer
+from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, MAX_THREADS, new_buffer
 from bai_pipeline.merging.companions import write_companions
 from bai_pipeline.merging.elements import merge_elements
 from bai_pipeline.merging.inputs import Inputs
@@ -40,9 +40,6 @@ from bai_pipeline.merging.plan import MergePlan, plan_merge
 from bai_pipeline.merging.recipe import Recipe
 from bai_pipeline.merging.record import check_recorded_recipe
 from bai_pipeline.progress import Reporter
-
-MAX_THREADS: Final = 8
-"""More would wait for memory and disk."""
 
 _REPORT_EVERY = 16 * 1024 * 1024
 """Bytes of output between two progress reports."""

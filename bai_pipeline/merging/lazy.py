@@ -1,10 +1,11 @@
 """Merge on load: the tensors of a merge, each computed when a model asks for it, with nothing written."""
 
-import ctypes
-import mmap
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,15 +13,13 @@ from torch import Tensor
 from bai_pipeline.checkpoints import TensorRecord
 from bai_pipeline.errors import CheckpointError
 from bai_pipeline.merging.arithmetic import Backend
-from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, new_buffer
+from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, MAX_THREADS, new_buffer
 from bai_pipeline.merging.elements import merge_elements
 from bai_pipeline.merging.inputs import Inputs
 from bai_pipeline.merging.outputs import MemoryOutput
 from bai_pipeline.merging.parents import open_parents
 from bai_pipeline.merging.plan import MergedTensor, MergePlan
 from bai_pipeline.merging.torch_arithmetic import TORCH_DTYPES
-
-_HUGE_PAGE: Final = 2 * 1024 * 1024
 
 
 class MergedTensors(Mapping[str, "LazyTensor"]):
@@ -40,6 +39,7 @@ class MergedTensors(Mapping[str, "LazyTensor"]):
         self._plan, self._backend = plan, backend
         self._parents = open_parents(plan.checkpoints, plan.models)
         self._local = threading.local()
+        self._threads = ThreadPoolExecutor(min(MAX_THREADS, len(os.sched_getaffinity(0))))
 
     def __getitem__(self, name: str) -> "LazyTensor":
         tensor = self._plan.tensors[name]
@@ -55,12 +55,21 @@ class MergedTensors(Mapping[str, "LazyTensor"]):
         """Tensors of one dtype one after the other, computed in their places, as one tensor of this shape."""
         return LazyTensor(self, [self._plan.tensors[name] for name in names], tuple(shape))
 
-    def compute(self, tensor: MergedTensor, content: memoryview) -> None:
-        """Compute one tensor into `content`.
+    def compute(self, tensors: Sequence[MergedTensor], content: memoryview) -> None:
+        """Compute tensors into `content`, one after the other; several of them by several threads.
 
         Raises:
             CheckpointError: see `merge_elements`.
         """
+        ends = list(accumulate(tensor.info.nbytes for tensor in tensors))
+        places = [content[end - tensor.info.nbytes : end] for tensor, end in zip(tensors, ends, strict=True)]
+        if len(tensors) == 1:
+            self._compute(tensors[0], content)
+        else:
+            for _ in self._threads.map(self._compute, tensors, places):
+                pass
+
+    def _compute(self, tensor: MergedTensor, content: memoryview) -> None:
         hashed = [model for model in self._plan.models if self._parents[model].manifest]
         output = MemoryOutput(content, tensor.info.dtype)
         try:
@@ -107,21 +116,8 @@ class LazyTensor:
 
     def __getitem__(self, index: Any) -> Tensor:
         """The tensor (`...`) or a part of it; all of it is computed either way, of the recipe's dtype, on the CPU."""
-        nbytes = sum(part.info.nbytes for part in self._parts)
-        memory = _allocate(nbytes)
-        position = 0
-        for part in self._parts:
-            self._tensors.compute(part, memory[position : position + part.info.nbytes])
-            position += part.info.nbytes
-        if nbytes == 0:
-            return torch.empty(self._shape, dtype=self.dtype)[index]
-        return torch.frombuffer(memory, dtype=self.dtype).view(self._shape)[index]
-
-
-def _allocate(nbytes: int) -> memoryview:
-    """Memory of a tensor; of a large one in huge pages, for page faults would cost as much as the arithmetic."""
-    if nbytes < _HUGE_PAGE:
-        return memoryview(bytearray(nbytes))
-    pages = mmap.mmap(-1, nbytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    start = -ctypes.addressof(ctypes.c_char.from_buffer(pages)) % _HUGE_PAGE
-    return memoryview(pages)[start : start + nbytes]
+        result = torch.empty(self._shape, dtype=self.dtype)
+        if result.numel():
+            memory = memoryview(result.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]  # numpy has no stub
+            self._tensors.compute(self._parts, memory)
+        return result[index]

@@ -5,6 +5,7 @@ nearest, ties to even: where the native kernel can compute the same, the bytes a
 """
 
 import ctypes
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -67,6 +68,7 @@ class BoundTorch:
         self.facts: dict[int, Any] = {}
         self._buffers = buffers
         self._tensor = tensor
+        self._uses = Counter([*(value for step in program.steps for value in step.inputs), *program.outputs])
         self._silent = sorted(set(range(len(program.models))) - _heard(program))
 
     def __call__(self, start: int, count: int, outputs: Sequence[memoryview]) -> Fault | None:
@@ -111,7 +113,8 @@ class BoundTorch:
         return values
 
     def _apply(self, number: int, step: Apply, inputs: Sequence[Tensor], start: int) -> Tensor:
-        place = Place(self._tensor, step.names, start, step.params, self.facts.get(number))
+        disposable = frozenset(i for i, value in enumerate(step.inputs) if self._uses[value] == 1)
+        place = Place(self._tensor, step.names, start, step.params, self.facts.get(number), disposable)
         return step.method.combine(inputs, step.weights, place)
 
     def _first_fault(self, first: int, count: int, models: Iterable[int]) -> Fault | None:

@@ -20,7 +20,11 @@ ALPHA: Final = 0.3
 WEIGHTS: Final = (0.3, 0.35, 0.35)
 """alpha, and half of the rest for each SFT model."""
 FLOOR_CHUNK: Final = 64 * 1024
-"""Bytes; measured: 16 KiB cost 1.6 times as much CPU; 512 KiB, of which three do not stay in a core's cache, twice."""
+"""Bytes, the best of those tried. 16 KiB cost 1.6 times as much CPU in calls. Buffers of 128 KiB and more, which malloc
+maps a few bytes into a page, can cost twice as much: there the system copies at a quarter of the speed (design note 005).
+"""
+PLAIN_CHUNK: Final = 2 * 1024 * 1024
+"""Bytes: what a plain program would take. The floor that it reaches is the other end of what can be called one."""
 Backend = Literal["kernel", "torch"]
 BACKENDS: Final[tuple[Backend, ...]] = ("kernel", "torch")
 
@@ -41,6 +45,10 @@ class Place:
 
 def floor(place: Place, out: Path) -> list[str | Path]:
     return [*PYTHON, PROGRAMS / "floor.py", str(FLOOR_CHUNK), place.trio.base, out, *place.trio.paths]
+
+
+def plain_floor(place: Place, out: Path) -> list[str | Path]:
+    return [*PYTHON, PROGRAMS / "floor.py", str(PLAIN_CHUNK), place.trio.base, out, *place.trio.paths]
 
 
 def write_floor(place: Place, outs: Sequence[Path]) -> list[str | Path]:
@@ -64,7 +72,7 @@ def recipe_command(place: Place, alphas: Sequence[float] = (ALPHA,)) -> list[str
     return [BAI, "merge", f"--base={place.trio.base}", *sft, *(f"--alpha={alpha}" for alpha in alphas)]
 
 
-def mergekit(place: Place, out: Path) -> list[str | Path]:
+def mergekit(place: Place, out: Path, *switches: str) -> list[str | Path]:
     """`linear`, in the inputs' dtype, as its documentation shows it.
 
     Of its switches, --async-write saves a fifth of the wall time here; --num-threads, --write-threads and
@@ -76,7 +84,7 @@ def mergekit(place: Place, out: Path) -> list[str | Path]:
     models = [{"model": str(path), "parameters": {"weight": weight}} for path, weight in weighted]
     config = place.work / "mergekit.yaml"
     config.write_text(json.dumps({"merge_method": "linear", "dtype": "bfloat16", "models": models}))  # JSON is YAML
-    return [MERGEKIT, config, out, "--lazy-unpickle", "--async-write"]
+    return [MERGEKIT, config, out, *switches]
 
 
 def transformers(place: Place, out: Path) -> list[str | Path]:
@@ -86,19 +94,23 @@ def transformers(place: Place, out: Path) -> list[str | Path]:
 
 CONTESTANTS: Final[dict[str, Callable[[Place, Path], list[str | Path]]]] = {
     "floor": floor,
+    "plain floor": plain_floor,
     "cp": copy,
     "kernel": lambda place, out: bai(place, out, "kernel"),
     "torch": lambda place, out: bai(place, out, "torch"),
     "mergekit": mergekit,
+    "mergekit switches": lambda place, out: mergekit(place, out, "--lazy-unpickle", "--async-write"),
     "transformers": transformers,
 }
 
 TITLES: Final = {
     "floor": "floor: read three, write one",
+    "plain floor": "the same with buffers of 2 MiB",
     "cp": "cp of one",
     "kernel": "bai merge, kernel",
     "torch": "bai merge, torch",
     "mergekit": "mergekit 0.1.5, linear",
+    "mergekit switches": "mergekit, its fastest switches",
     "transformers": "transformers script",
 }
 

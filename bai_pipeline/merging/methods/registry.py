@@ -38,10 +38,12 @@ class Place:
     params: Params
     facts: Any
     """What the method's `scan` returned; None without one."""
+    disposable: frozenset[int] = frozenset()
+    """Inputs that nothing else needs: a method may compute in their memory."""
 
 
 Combine = Callable[["Sequence[Tensor]", Sequence[float], Place], "Tensor"]
-"""(inputs, weights, place) to output: float32 tensors (E,); no input is changed.
+"""(inputs, weights, place) to output: float32 tensors (E,); no input is changed but those that are disposable.
 
 The weights are exactly representable in float32, one per input.
 """
