@@ -170,7 +170,8 @@ class Plan:
             spec = self.spec(key)
         except BaiPipelineError as error:
             return Status("stale", str(error))
-        waiting = [str(k) for k in dict.fromkeys(self.used) if k in known and known[k].state != "fresh"]
+        needed = dict.fromkeys([*self.used, *self.beside(key.asset)])
+        waiting = [str(k) for k in needed if k in known and known[k].state != "fresh"]
         if waiting:
             return Status("stale", f"upstream is not fresh: {', '.join(waiting)}")
         if ref.job != spec.identity:
@@ -197,7 +198,8 @@ class Plan:
     def _read(self, key: RefKey) -> Ref:
         ref = self.store.read_ref(key)
         if ref is None:
-            raise StoreError(f"{key} of study {key.study!r} has not been materialized; materialize it first")
+            what = "bai_actor, at any alpha," if key.asset == "actor_checkpoints" else "it"
+            raise StoreError(f"{key} of study {key.study!r} has not been materialized; materialize {what} first")
         return ref
 
     def asset(self, asset: str) -> Ref:

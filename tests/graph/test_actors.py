@@ -42,6 +42,18 @@ def test_ppo_from_written_actors_is_the_same_job_with_the_same_result(
     assert result.digest == made.digest
 
 
+def test_actors_that_a_study_asks_for_later_make_bai_actor_stale(copied: Store, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, copied, WRITTEN)
+    states = {str(key): status for key, status in plan.status().items()}
+    assert states["actor_checkpoints"].state == "absent"
+    assert states["bai_actor[0.5]"].state == "stale"
+    assert states["bai_actor[0.5]"].reason == "upstream is not fresh: actor_checkpoints"
+    with pytest.raises(StoreError, match="materialize bai_actor, at any alpha, first"):
+        plan.spec(RefKey("smoke", "ppo_run", "0.5", 0))
+    materialize(plan, plan.beside("bai_actor"))
+    assert {status.state for status in plan.status().values()} == {"fresh"}
+
+
 def test_one_pass_writes_the_actors_of_all_alphas_and_the_other_partitions_find_them(
     copied: Store, tmp_path: Path
 ) -> None:
