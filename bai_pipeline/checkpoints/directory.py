@@ -143,14 +143,14 @@ def read_tensors(directory: Path) -> dict[str, TensorInfo]:
 
 
 def _read_weight_map(directory: Path) -> dict[str, str]:
-    weight_map = read_json_object(directory, INDEX_FILE).get("weight_map")
+    weight_map, file = read_json_object(directory, INDEX_FILE).get("weight_map"), directory / INDEX_FILE
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{directory / INDEX_FILE}: expected an object weight_map that names a shard per tensor")
+        raise CheckpointError(f"{file}: expected an object weight_map that names a shard per tensor")
     for tensor, shard in weight_map.items():
-        check_name(directory / INDEX_FILE, tensor)
+        check_name(file, tensor)
         if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
             raise CheckpointError(
-                f"{directory / INDEX_FILE}: tensor {tensor}: expected the name of a .safetensors file of the same "
+                f"{file}: tensor {tensor}: expected the name of a .safetensors file of the same "
                 f"directory, got {short(shard)}; it was not opened"
             )
     return weight_map

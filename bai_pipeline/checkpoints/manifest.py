@@ -8,7 +8,7 @@ SHA-256.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -132,7 +132,8 @@ def read_manifest(directory: Path) -> Manifest:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest as the last file of a checkpoint."""
-    text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    tensors = {name: vars(record) for name, record in manifest.tensors.items()}
+    text = json.dumps({**vars(manifest), "tensors": tensors}, indent=1, sort_keys=True)
     (directory / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
