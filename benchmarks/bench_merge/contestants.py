@@ -21,7 +21,7 @@ WEIGHTS: Final = (0.3, 0.35, 0.35)
 """alpha, and half of the rest for each SFT model."""
 FLOOR_CHUNK: Final = 64 * 1024
 """Bytes, the best of those tried. 16 KiB cost 1.6 times as much CPU in calls. Buffers of 128 KiB and more, which malloc
-maps a few bytes into a page, can cost twice as much: there the system copies at a quarter of the speed (design note 005).
+maps a few bytes into a page, can cost twice as much: there the system copies at a quarter of the speed (design 005).
 """
 PLAIN_CHUNK: Final = 2 * 1024 * 1024
 """Bytes: what a plain program would take. The floor that it reaches is the other end of what can be called one."""
