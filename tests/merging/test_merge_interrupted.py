@@ -61,13 +61,14 @@ def kill_and_run_again(make_model: MakeModel, scratch: Path, times: int) -> None
     subprocess.run(command(models, whole), check=True, capture_output=True)
     expected = content(whole)
     assert {name.split("/")[0] for name in expected} == set(ALPHAS)
-    met = 0
-    for _ in range(times):
+    met = attempts = 0
+    while met < times and attempts < 4 * times:  # a merge may be done before the signal reaches it
+        attempts += 1
         out = scratch / "out"
         process = subprocess.Popen(command(models, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not list(scratch.glob("out/.*.partial")):
             time.sleep(0.001)
-        time.sleep(random.uniform(0, 0.15))
+        time.sleep(random.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         met += process.wait() == -signal.SIGKILL
         for alpha in ALPHAS:
@@ -76,8 +77,8 @@ def kill_and_run_again(make_model: MakeModel, scratch: Path, times: int) -> None
         subprocess.run(command(models, out), check=True, capture_output=True)
         assert content(out) == expected
         shutil.rmtree(out)
-    print(f"killed {met} of {times} times")
-    assert met >= times // 2
+    print(f"killed {met} times in {attempts} attempts")
+    assert met == times
 
 
 def test_a_killed_merge_leaves_nothing_or_all_and_the_next_one_ends_with_the_same_bytes(
