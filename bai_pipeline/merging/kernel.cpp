@@ -246,7 +246,9 @@ int64_t first_infinite(const void* data, int32_t dtype, int64_t start, int64_t n
 
 extern "C" {
 
-int32_t bai_kernel_version() { return 5; }
+int32_t bai_kernel_version() { return 6; }
+
+int64_t bai_piece() { return PIECE; }
 
 // Runs a program over `count` elements. Returns 0, or k when input k-1 is not finite, or -k when output k-1 is not;
 // `*where` is then the first such position.

@@ -17,7 +17,7 @@ from bai_pipeline.merging.hashing import Hash, NativeHash, update_function
 from bai_pipeline.merging.program import Apply, Program
 
 LIBRARY: Final = Path(__file__).with_name("_kernel.so")
-_VERSION = 5
+_VERSION = 6
 _UNREADABLE, _UNWRITABLE = 1 << 16, 1 << 17
 PIECE: Final = 128 * 1024
 """Elements that `BoundKernel.stream` reads of each input at a time."""
@@ -65,7 +65,10 @@ def load_kernel() -> "Kernel | None":
         library = ctypes.CDLL(str(LIBRARY))
     except OSError:
         return None
-    return Kernel(library) if library.bai_kernel_version() == _VERSION else None
+    if library.bai_kernel_version() != _VERSION:
+        return None
+    library.bai_piece.restype = ctypes.c_int64
+    return Kernel(library) if library.bai_piece() == PIECE else None  # else it would write beyond our buffers
 
 
 class Kernel:
