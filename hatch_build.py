@@ -1,4 +1,4 @@
-"""Builds the native merge kernel into the package, where there is a C++ compiler; without one the merge runs in torch.
+"""Builds the native merge kernel into the package, where there is a C++ compiler; without one the merge runs in numpy.
 
 The kernel is called through ctypes, so that one build serves every Python version.
 """
@@ -25,7 +25,7 @@ class KernelBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         folder = Path(self.root) / "bai_pipeline" / "merging"
         if not build_kernel(folder / "kernel.cpp", folder / "_kernel.so"):
-            self.app.display_warning("no C++ compiler that works: the merge kernel was not built, merges run in torch")
+            self.app.display_warning("no C++ compiler that works: the merge kernel was not built, merges run in numpy")
             return
         build_data["artifacts"].append("/bai_pipeline/merging/_kernel.so")
         if version != "editable":

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dtype", choices=MERGED_DTYPES, help="of the output; default: that of the first model")
     add("--max-shard-size", metavar="SIZE", help="such as 5GB; default: the first model's shards")
     add("--recipe-only", action="store_true", help="write no tensors: whoever loads the directory merges")
-    add("--backend", choices=("auto", "kernel", "torch"), default="auto", help="changes no byte of the result")
+    add("--backend", choices=("auto", "kernel", "numpy", "torch"), default="auto", help="changes no byte of the result")
     add("--threads", type=int, help="default: one a core, at most 8")
     add(
         "--cache",

@@ -5,11 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from bai_pipeline.checkpoints import ITEM_SIZES, first_non_finite
 from bai_pipeline.errors import RecipeError
 from bai_pipeline.merging.program import Program
 
-Backend = Literal["auto", "kernel", "torch"]
-"""`auto`: the native kernel for what is linear, where it was built; torch for everything else. The bytes are equal."""
+Backend = Literal["auto", "kernel", "numpy", "torch"]
+"""`auto`: what is linear by the native kernel, or by numpy where that was not built; everything else by torch (which
+can compute what is linear as well). The bytes are equal."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,22 @@ class Buffers:
     """False for a model that does not have the elements: a program must not use it."""
     output_dtype: str
 
+    @staticmethod
+    def part(view: memoryview, dtype: str, first: int, count: int) -> memoryview:
+        """`count` elements of a buffer from its `first` on."""
+        item = ITEM_SIZES[dtype]
+        return view[first * item : (first + count) * item]
+
+    def first_fault(self, first: int, count: int, models: Iterable[int]) -> Fault | None:
+        """The first NaN or infinity among `count` elements, from the `first` of the chunk on, of these models."""
+        for number in models:
+            if self.present[number]:
+                dtype = self.dtypes[number]
+                position = first_non_finite(self.part(self.inputs[number], dtype, first, count), dtype)
+                if position is not None:
+                    return Fault("input", number, first + position)
+        return None
+
 
 Refill = Callable[[int, int], None]
 """(start, count): fills the input buffers with `count` elements of the tensor from flat position `start` on."""
@@ -53,7 +71,7 @@ class Bound(Protocol):
 
 
 class Arithmetic(Protocol):
-    """The native kernel or torch."""
+    """The native kernel, numpy or torch."""
 
     def bind(
         self, program: Program, buffers: Buffers, tensor: str, ranges: Sequence[tuple[int, int]], refill: Refill
@@ -66,9 +84,7 @@ class Arithmetic(Protocol):
 
 def ready_for_threads(backend: Backend, programs: Iterable[Program]) -> AbstractContextManager[None]:
     """What must hold while threads run these programs."""
-    from bai_pipeline.merging.kernel import load_kernel
-
-    if backend != "torch" and load_kernel() is not None and all(program.is_linear for program in programs):
+    if backend != "torch" and all(program.is_linear for program in programs):
         return nullcontext()
     from bai_pipeline.merging.torch_arithmetic import torch_in_threads
 
@@ -79,18 +95,28 @@ def choose_arithmetic(backend: Backend, program: Program) -> Arithmetic:
     """Who computes a program.
 
     Raises:
-        RecipeError: the kernel was asked for and was not built, or cannot compute this.
+        RecipeError: the kernel or numpy was asked for and cannot compute this, or the kernel was not built.
     """
-    from bai_pipeline.merging.kernel import load_kernel
+    if backend in ("kernel", "numpy") and not program.is_linear:
+        methods = ", ".join(sorted({step.method.name for step in program.steps}))
+        raise RecipeError(
+            f"backend {backend!r} cannot be used: it computes linear only, not {methods}; no checkpoint was written"
+        )
+    if backend == "torch" or not program.is_linear:
+        from bai_pipeline.merging.torch_arithmetic import TorchArithmetic
 
-    kernel = None if backend == "torch" else load_kernel()
-    if kernel is not None and program.is_linear:
-        return kernel
-    if backend == "kernel":
-        reason = "it was not built (a C++ compiler and `make setup` build it)"
+        return TorchArithmetic()
+    if backend != "numpy":
+        from bai_pipeline.merging.kernel import load_kernel
+
+        kernel = load_kernel()
         if kernel is not None:
-            reason = f"it computes linear only, not {', '.join(sorted({s.method.name for s in program.steps}))}"
-        raise RecipeError(f"the native kernel cannot be used: {reason}; no checkpoint was written")
-    from bai_pipeline.merging.torch_arithmetic import TorchArithmetic
+            return kernel
+    if backend == "kernel":
+        raise RecipeError(
+            "backend 'kernel' cannot be used: it was not built (a C++ compiler and `make setup` build it); no "
+            "checkpoint was written"
+        )
+    from bai_pipeline.merging.numpy_arithmetic import NumpyArithmetic
 
-    return TorchArithmetic()
+    return NumpyArithmetic()

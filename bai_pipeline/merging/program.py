@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bai_pipeline.merging.methods import Method, find_method
@@ -41,6 +42,21 @@ class Program:
     def is_linear(self) -> bool:
         """Whether there are weighted sums only."""
         return all(step.method.linear for step in self.steps)
+
+    @cached_property
+    def silent(self) -> list[int]:
+        """The models of which a NaN or an infinity may stay out of the outputs, so that it has to be looked for.
+
+        A sum keeps it, whatever the other terms are.
+        """
+        heard, waiting = set(), list(self.outputs)
+        while waiting:
+            value = waiting.pop()
+            if value < len(self.models):
+                heard.add(value)
+            elif (step := self.steps[value - len(self.models)]).method.linear:
+                waiting += [value for value, weight in zip(step.inputs, step.weights, strict=True) if weight != 0.0]
+        return sorted(set(range(len(self.models))) - heard)
 
 
 def compile_program(recipes: Sequence[Recipe], models: Sequence[str], tensor: str) -> Program:

@@ -6,14 +6,14 @@ nearest, ties to even: where the native kernel can compute the same, the bytes a
 
 import ctypes
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from bai_pipeline.checkpoints import ITEM_SIZES, first_non_finite
+from bai_pipeline.checkpoints import first_non_finite
 from bai_pipeline.merging.arithmetic import Buffers, Fault, Refill
 from bai_pipeline.merging.methods import SCAN_ELEMENTS, Place
 from bai_pipeline.merging.program import Apply, Program
@@ -69,7 +69,6 @@ class BoundTorch:
         self._buffers = buffers
         self._tensor = tensor
         self._uses = Counter([*(value for step in program.steps for value in step.inputs), *program.outputs])
-        self._silent = sorted(set(range(len(program.models))) - _heard(program))
 
     def __call__(self, start: int, count: int, outputs: Sequence[memoryview]) -> Fault | None:
         for first in range(0, count, _BLOCK):
@@ -80,18 +79,18 @@ class BoundTorch:
 
     def _run(self, start: int, first: int, count: int, outputs: Sequence[memoryview]) -> Fault | None:
         """The elements of the chunk from its `first` on."""
-        fault = self._first_fault(first, count, self._silent)
+        fault = self._buffers.first_fault(first, count, self.program.silent)
         if fault is not None:
             return fault
         values = self.values(start, count, len(self.program.steps), first)
         dtype = self._buffers.output_dtype
         for number, (value, output) in enumerate(zip(self.program.outputs, outputs, strict=True)):
-            view = _part(output, dtype, first, count)
+            view = Buffers.part(output, dtype, first, count)
             torch.frombuffer(view, dtype=TORCH_DTYPES[dtype]).copy_(values[value])
             position = first_non_finite(view, dtype)
             if position is not None:
                 everywhere = range(len(self.program.models))
-                return self._first_fault(first, count, everywhere) or Fault("output", number, first + position)
+                return self._buffers.first_fault(first, count, everywhere) or Fault("output", number, first + position)
         return None
 
     def values(self, start: int, count: int, steps: int, first: int = 0) -> list[Tensor]:
@@ -106,7 +105,7 @@ class BoundTorch:
         for view, dtype, there in zip(buffers.inputs, buffers.dtypes, buffers.present, strict=True):
             value = torch.empty(count if there else 0)
             if there:  # copy_ is three times as fast as .to(float32)
-                value.copy_(torch.frombuffer(_part(view, dtype, first, count), dtype=TORCH_DTYPES[dtype]))
+                value.copy_(torch.frombuffer(Buffers.part(view, dtype, first, count), dtype=TORCH_DTYPES[dtype]))
             values.append(value)
         for number, step in enumerate(self.program.steps[:steps]):
             values.append(self._apply(number, step, [values[i] for i in step.inputs], start + first))
@@ -116,33 +115,6 @@ class BoundTorch:
         disposable = frozenset(i for i, value in enumerate(step.inputs) if self._uses[value] == 1)
         place = Place(self._tensor, step.names, start, step.params, self.facts.get(number), disposable)
         return step.method.combine(inputs, step.weights, place)
-
-    def _first_fault(self, first: int, count: int, models: Iterable[int]) -> Fault | None:
-        buffers = self._buffers
-        for number in models:
-            if buffers.present[number]:
-                dtype = buffers.dtypes[number]
-                position = first_non_finite(_part(buffers.inputs[number], dtype, first, count), dtype)
-                if position is not None:
-                    return Fault("input", number, first + position)
-        return None
-
-
-def _heard(program: Program) -> set[int]:
-    """The models of which a NaN or an infinity shows in an output: a sum keeps it, whatever the other terms are."""
-    heard, waiting = set(), list(program.outputs)
-    while waiting:
-        value = waiting.pop()
-        if value < len(program.models):
-            heard.add(value)
-        elif (step := program.steps[value - len(program.models)]).method.linear:
-            waiting += [value for value, weight in zip(step.inputs, step.weights, strict=True) if weight != 0.0]
-    return heard
-
-
-def _part(view: memoryview, dtype: str, first: int, count: int) -> memoryview:
-    item = ITEM_SIZES[dtype]
-    return view[first * item : (first + count) * item]
 
 
 class _Scan:

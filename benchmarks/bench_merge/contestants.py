@@ -25,8 +25,8 @@ maps a few bytes into a page, can cost twice as much: there the system copies at
 """
 PLAIN_CHUNK: Final = 2 * 1024 * 1024
 """Bytes: what a plain program would take. The floor that it reaches is the other end of what can be called one."""
-Backend = Literal["kernel", "torch"]
-BACKENDS: Final[tuple[Backend, ...]] = ("kernel", "torch")
+Backend = Literal["kernel", "numpy", "torch"]
+BACKENDS: Final[tuple[Backend, ...]] = ("kernel", "numpy", "torch")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ CONTESTANTS: Final[dict[str, Callable[[Place, Path], list[str | Path]]]] = {
     "plain floor": plain_floor,
     "cp": copy,
     "kernel": lambda place, out: bai(place, out, "kernel"),
+    "numpy": lambda place, out: bai(place, out, "numpy"),
     "torch": lambda place, out: bai(place, out, "torch"),
     "mergekit": mergekit,
     "mergekit switches": lambda place, out: mergekit(place, out, "--lazy-unpickle", "--async-write"),
@@ -108,6 +109,7 @@ TITLES: Final = {
     "plain floor": "the same with buffers of 2 MiB",
     "cp": "cp of one",
     "kernel": "bai merge, kernel",
+    "numpy": "bai merge, numpy (no kernel built)",
     "torch": "bai merge, torch",
     "mergekit": "mergekit 0.1.5, linear",
     "mergekit switches": "mergekit, its fastest switches",

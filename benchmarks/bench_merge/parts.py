@@ -43,8 +43,8 @@ class Workshop:
 
 
 def check_outputs(place: Place, names: Collection[str], say: Say) -> Raw:
-    """One uncounted run each, after which every file has been read or compiled that only needs it once; kernel and
-    torch must have written the same bytes, and the others what bf16 rounding allows.
+    """One uncounted run each, after which every file has been read or compiled that only needs it once; the
+    backends must have written the same bytes, and the others what bf16 rounding allows.
 
     Raises:
         BenchmarkError: they have not.
@@ -54,9 +54,9 @@ def check_outputs(place: Place, names: Collection[str], say: Say) -> Raw:
     for name, out in outs.items():
         cost = run(place, name, CONTESTANTS[name](place, out), out)
         say(f"uncounted, {name}: {cost.wall:.2f} s")
-        if name == "torch" and "kernel" in outs:
-            checks["kernel_equals_torch"] = same_files(outs["kernel"], out)
-            if not checks["kernel_equals_torch"]:
+        if name in ("numpy", "torch") and "kernel" in outs:
+            checks["backends_equal"] = same_files(outs["kernel"], out)
+            if not checks["backends_equal"]:
                 raise BenchmarkError(f"the backends' outputs differ: {outs['kernel']} and {out}")
         if name not in ("kernel", "mergekit", "transformers"):
             remove(out)

@@ -126,8 +126,8 @@ def load(part: Mapping[str, Any]) -> list[str]:
 
 def checks(part: Mapping[str, Any]) -> list[str]:
     lines = ["## Outputs", ""]
-    if "kernel_equals_torch" in part:
-        lines += [f"Kernel and torch wrote the same bytes: {'yes' if part['kernel_equals_torch'] else 'NO'}.", ""]
+    if "backends_equal" in part:
+        lines += [f"All backends wrote the same bytes: {'yes' if part['backends_equal'] else 'NO'}.", ""]
     titles = {"ours": "bai merge", **TITLES}
     rows = [
         [titles[name], *(f"{100 * e[key]:.4g} %" for key in ("equal_to_ours", "within_rounding", "nearest"))]

@@ -116,7 +116,7 @@ def test_experts_are_merged_to_their_place_in_the_model(tmp_path: Path) -> None:
     assert len(conversions) == 2
 
 
-@pytest.mark.parametrize("backend", ["kernel", "torch"])
+@pytest.mark.parametrize("backend", ["kernel", "numpy", "torch"])
 def test_a_tensor_can_be_asked_for_alone_before_it_is_computed(
     tmp_path: Path, merge_into: MergeInto, backend: Any
 ) -> None:

@@ -1,6 +1,8 @@
 """The bytes of a merge are a function of recipe and inputs alone: whoever computes, in whatever pieces."""
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
 
 from bai_pipeline.checkpoints import verify
-from bai_pipeline.merging import Dtype, Recipe, bai_recipe
+from bai_pipeline.merging import Dtype, Input, MethodNode, ModelNode, Recipe, bai_recipe
 from bai_pipeline.merging.arithmetic import Backend
 from bai_pipeline.merging.destination import merge_plan_to
 from bai_pipeline.merging.engine import MergeOptions, merge
@@ -25,7 +27,7 @@ from bai_pipeline.progress import SilentReporter
 from tests.merging.reference import Floats, rounded, weighted_sum
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-BACKENDS: list[Backend] = ["kernel", "torch"]
+BACKENDS: list[Backend] = ["kernel", "numpy", "torch"]
 NAMES = ("base_model", "instruct_sft", "reasoning_sft")
 
 Shapes = dict[str, tuple[int, ...]]
@@ -154,7 +156,7 @@ def recipes(out: Path, alphas: Sequence[float], dtype: Dtype | None = None) -> d
     return {out / str(alpha): bai_recipe(alpha, halves, dtype=dtype) for alpha in alphas}
 
 
-@pytest.mark.parametrize("backend", ["kernel", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_nine_ratios_in_one_pass_are_the_nine_merges(tmp_path: Path, models: dict[str, Path], backend: Any) -> None:
     alphas = [n / 10 for n in range(1, 10)]
     together = recipes(tmp_path / "together", alphas)
@@ -196,3 +198,38 @@ def test_one_new_shard_needs_no_index(tmp_path: Path, models: dict[str, Path]) -
     out.mkdir()
     merge(recipe, models, out, "reasoning_sft", "1", SilentReporter(), max_shard_bytes=10**9)
     assert [file.name for file in out.glob("model*")] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("backend", [None, "kernel", "numpy"])
+def test_where_the_kernel_was_not_built_numpy_computes_without_torch(
+    tmp_path: Path, models: dict[str, Path], backend: str | None
+) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\nimport bai_pipeline.merging.kernel as kernel\n"
+        "kernel.LIBRARY = Path('/nonexistent.so')\nfrom bai_pipeline.cli.entry import main\n"
+        "main()\nprint(*{'torch', 'transformers'} & set(sys.modules))"
+    )
+    sft = [f"--sft={models[name]}=0.5" for name in NAMES[1:]]
+    command = ["merge", f"--base={models[NAMES[0]]}", *sft, "--alpha=0.3", f"--out={tmp_path / 'out'}"]
+    command += [f"--cache={tmp_path / 'cache.json'}", *([f"--backend={backend}"] if backend else [])]
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
+    if backend == "kernel":
+        assert done.returncode == 1
+        assert "backend 'kernel' cannot be used: it was not built" in done.stderr
+        assert not (tmp_path / "out").exists()
+        return
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == ""
+    verify(tmp_path / "out")
+
+
+@pytest.mark.parametrize("backend", ["kernel", "numpy"])
+def test_what_is_not_linear_is_for_torch(tmp_path: Path, models: dict[str, Path], backend: Backend) -> None:
+    from bai_pipeline.errors import RecipeError
+
+    pair = tuple(Input(ModelNode(name), 0.5) for name in NAMES[1:])
+    recipe = Recipe(MethodNode("slerp", pair))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RecipeError, match=f"backend '{backend}' cannot be used: it computes linear only, not slerp"):
+        merge(recipe, models, tmp_path / "out", "reasoning_sft", "1", SilentReporter(), backend=backend)
+    assert not list((tmp_path / "out").iterdir())
