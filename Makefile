@@ -1,5 +1,5 @@
 # Every target works on a fresh clone: each begins by making .venv if it is missing or out of date.
-.PHONY: setup demo test soak lint types bench bench-merge clean
+.PHONY: setup demo test soak lint types bench bench-merge bench-ppo clean
 .DEFAULT_GOAL := setup
 SHELL := /bin/bash
 
@@ -8,7 +8,8 @@ PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3)
 TORCH ?= torch==2.13.0
 # Test processes; tests of one file stay in one process. WORKERS=0 runs them in pytest's own, for a debugger.
 WORKERS ?= 2
-# Further arguments for pytest, for example ARGS="-k gae", or for bench-merge, for example ARGS="--only floor,kernel".
+# Further arguments for pytest, for example ARGS="-k gae", or for a benchmark, for example ARGS="--only floor,kernel" for
+# bench-merge or ARGS="--repeats 3 --scenarios fixed" for bench-ppo.
 ARGS ?=
 # Gigabytes of each checkpoint of bench-merge.
 SIZE ?= 2
@@ -16,6 +17,8 @@ SIZE ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 MERGEKIT := .peers/mergekit
+TRL := .peers/trl
+VLLM := .peers/vllm
 
 # Two single-threaded processes beat one with two threads; nothing here asks a network for anything.
 export OMP_NUM_THREADS := 1
@@ -77,9 +80,28 @@ $(MERGEKIT)/.installed: benchmarks/peers/mergekit.txt
 	@$(MERGEKIT)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -r $<
 	@touch $@
 
+# Rollouts with vLLM on a CPU (docs/guide/rollouts.md); it wants another transformers than the project has.
+$(VLLM)/.installed: benchmarks/peers/vllm.txt
+	@echo "installing vLLM into $(VLLM)"
+	@"$(PYTHON)" -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input "$(TORCH)"
+	@$(VLLM)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --no-deps -r $<
+	@touch $@
+
+$(TRL)/.installed: benchmarks/peers/trl.txt
+	@echo "bench-ppo: installing TRL into $(TRL)"
+	@"$(PYTHON)" -m venv $(TRL)
+	@$(TRL)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input "$(TORCH)"
+	@$(TRL)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -r $<
+	@touch $@
+
 # Three checkpoints of SIZE gigabytes each on disk, outputs in /dev/shm; half an hour and more.
 bench-merge: $(STAMP) $(MERGEKIT)/.installed
 	@$(BIN)/python -m benchmarks.bench_merge --gigabytes $(SIZE) $(ARGS)
+
+# Half an hour and more. With BAI_VLLM_PYTHON=.peers/vllm/bin/python vLLM's sampler is measured too.
+bench-ppo: $(STAMP) $(TRL)/.installed
+	@$(BIN)/python -m benchmarks.bench_ppo $(ARGS)
 
 # Removes what setup and the tools made. Results (the store, .dagster_home) are yours to remove.
 clean:

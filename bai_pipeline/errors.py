@@ -45,6 +45,10 @@ class TrainingError(BaiPipelineError, RuntimeError):
     """Training cannot go on: non-finite loss, state that does not match its digest."""
 
 
+class TrainingInterrupted(BaiPipelineError, RuntimeError):
+    """Training was told to end (SIGTERM) and wrote a checkpoint: started again, it goes on from there."""
+
+
 class StoreError(BaiPipelineError, RuntimeError):
     """The store cannot give or take an artefact: absent, damaged or incomplete."""
 

@@ -7,7 +7,7 @@ same result, so a job whose result exists is never run again, and a job started 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bai_pipeline.errors import JobError
@@ -32,7 +32,13 @@ class Execution:
     checkpoint_every: int | None = None
     on_collapse: str = "observe"
     ranks: int = 1
+    """Processes that train together; the compute file's, like all that follows."""
     zero_stage: int = 1
+    deepspeed: Json = field(default_factory=dict)
+    micro_batch_size: int | None = None
+    activation_checkpointing: bool = False
+    frozen: str = "plain"
+    trackers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class JobSpec:
         if not isinstance(value, dict) or value.pop("version", None) != VERSION:
             raise JobError(f"expected a job specification of version {VERSION}, got {text[:80]!r}")
         try:
-            return cls(**{**value, "execution": Execution(**value["execution"])})
+            execution = Execution(**value["execution"])
+            return cls(**{**value, "execution": replace(execution, trackers=tuple(execution.trackers))})
         except (KeyError, TypeError) as error:
             raise JobError(f"malformed job specification: {error}") from error

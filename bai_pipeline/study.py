@@ -33,6 +33,9 @@ GRID = tuple(f"{i / 10:.1f}" for i in range(11))
 
 WEIGHT_TOLERANCE = 1e-9
 
+TO_BE_GIVEN = "..."
+"""In the place of a path: whoever extends the file names it. Presets for models that are brought have such paths."""
+
 _SECTIONS = ("data", "world", "model", "pretraining", "preferences", "reward_training", "ppo", "evals")
 
 
@@ -147,15 +150,18 @@ class Study(Settings):
         return sorted({*GRID, *self.alphas}, key=Decimal)
 
 
-def load_study(name_or_path: str | Path | None = None) -> Study:
+def load_study(name_or_path: str | Path | None = None, *, require_paths: bool = True) -> Study:
     """Load a study by preset name or path (default: the environment's `BAI_STUDY`, else `micro`).
+
+    Args:
+        require_paths: False accepts paths that are to be given and paths where nothing is yet: enough to plan with.
 
     Raises:
         StudyError: every fault of the file at once, each with the file and line it stands in.
     """
     start = _resolve(str(name_or_path or os.environ.get("BAI_STUDY") or "micro"), Path.cwd(), "the study")
     raw, places = _load_chain(start)
-    faults = list(_cross_faults(raw, places))
+    faults = [*_cross_faults(raw, places), *(_path_faults(raw, places) if require_paths else ())]
     study: Study | None = None
     try:
         study = Study.model_validate(raw)
@@ -217,6 +223,8 @@ def _override(old: object, new: object) -> object:
 
 def _absolute_paths(raw: dict[str, Any], directory: Path) -> None:
     for at, value in _path_values(raw):
+        if value == TO_BE_GIVEN:
+            continue
         target: Any = raw
         for key in at[:-1]:
             target = target[key]
@@ -261,7 +269,7 @@ def _cross_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Ite
     """Faults between fields, on the raw mapping so that they show beside any other fault."""
 
     def at(*location: str | int) -> str:
-        return next((places[location[:n]] for n in range(len(location), 0, -1) if location[:n] in places), "?")
+        return _place(places, location)
 
     sft = raw.get("sft") if isinstance(raw.get("sft"), dict) else {}
     sources = {role: source for role, source in (sft or {}).items() if isinstance(source, dict)}
@@ -299,9 +307,21 @@ def _cross_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Ite
     if evaluate is not None and until is not None and evaluate > until:
         place = at("evaluate_at_step")
         yield f"{place}: evaluate_at_step: {evaluate:g} is never reached, runs end at until_step {until:g}"
+
+
+def _path_faults(raw: Mapping[str, Any], places: Mapping[Location, str]) -> Iterator[str]:
+    """Paths that nobody has given, or where nothing is."""
     for location, path in _path_values(raw):
-        if not Path(path).exists():
-            yield f"{at(*location)}: {'.'.join(map(str, location))}: no such file or directory: {path}"
+        where = f"{_place(places, location)}: {'.'.join(map(str, location))}"
+        if path == TO_BE_GIVEN:
+            yield f"{where}: expected a path from the study that extends this file, got none"
+        elif not Path(path).exists():
+            yield f"{where}: no such file or directory: {path}"
+
+
+def _place(places: Mapping[Location, str], at: Location) -> str:
+    """FILE:LINE of a value, or of the nearest that holds it."""
+    return next((places[at[:n]] for n in range(len(at), 0, -1) if at[:n] in places), "?")
 
 
 def _reward_faults(raw: Mapping[str, Any], sources: Mapping[str, Any], at: Any) -> Iterator[str]:

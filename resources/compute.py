@@ -3,16 +3,17 @@
 import signal
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
 
 from bai_pipeline.jobs.context import JobResult
-from bai_pipeline.jobs.runner import EXIT_REFUSED, read_result, run_job, write_spec
+from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_result, run_job, write_spec
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute_file import KubernetesSettings, LocalSettings
+from resources.compute_file import KubernetesSettings, LocalSettings, PpoExecution
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """No job uses the network unless the compute file's `env` says otherwise."""
@@ -35,6 +36,9 @@ class Compute(ABC):
     result_timeout: float = 0.0
     """Seconds that a result may take to appear after its job ended well."""
 
+    ppo: PpoExecution
+    """How PPO is spread over processes."""
+
     @abstractmethod
     def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
         """Run the job of the specification at `uri` to its end.
@@ -56,6 +60,8 @@ class Compute(ABC):
             return Finished(done, reused=True)
         if spec.kind in IN_PROCESS:
             return Finished(run_job(spec, store, context.log), reused=False)
+        if spec.kind == "ppo":
+            spec = replace(spec, execution=replace(spec.execution, **self.ppo.execution()))
         uri = write_spec(spec, store)
         context.log.info("%s job %s; its log: %s", spec.kind, spec.identity, log_file(spec, store))
         self.launch(context, spec, uri, store)
@@ -95,6 +101,8 @@ def how_it_ended(code: int) -> str:
     """An exit code in words; negative is a signal, as subprocess gives it."""
     if code == EXIT_REFUSED:
         return "refused its input"
+    if code == EXIT_INTERRUPTED:
+        return "was told to end and saved its state"
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 

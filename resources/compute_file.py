@@ -10,12 +10,13 @@ resources:
   ppo: {cpu: "16", memory: 128Gi, gpus: 8}
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from bai_pipeline.errors import ComputeError, StudyError
 from bai_pipeline.settings import Settings
@@ -30,6 +31,39 @@ change the last bits of what is trained on CPUs, so all who share a store keep t
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
 
 
+class PpoExecution(Settings):
+    """How PPO is spread over processes and memory; the same for every PPO job."""
+
+    ranks: Annotated[int, Field(ge=1)] = 1
+    """Processes of a job, one a GPU."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    deepspeed: Path | dict[str, Any] | None = None
+    """DeepSpeed's JSON (offloading, buckets, …), or a file of it: see deploy/deepspeed/."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Responses that a rank's model reads at once; None: its whole share of a mini-batch."""
+    activation_checkpointing: bool = False
+    frozen: Literal["plain", "zero3"] = "plain"
+    """The reference model: whole on every rank, or spread over the ranks."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _read(cls, value: Path | dict[str, Any] | None) -> dict[str, Any]:
+        if not isinstance(value, Path):
+            return value or {}
+        try:
+            content = json.loads(value.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"cannot read the DeepSpeed JSON {value}: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a JSON object in {value}, got {type(content).__name__}")
+        return content
+
+    def execution(self) -> dict[str, Any]:
+        """What a job's specification carries of it."""
+        return self.model_dump()
+
+
 class LocalSettings(Settings):
     """Jobs as subprocesses on this machine."""
 
@@ -37,6 +71,7 @@ class LocalSettings(Settings):
     command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-m", "bai_pipeline.jobs")
     """What a job is started with (another Python, a wrapper such as nice); the URI of its specification is appended."""
     threads: Threads = 1
+    ppo: PpoExecution = PpoExecution()
     env: dict[str, str] = Field(default_factory=dict)
     """Added to the job's environment."""
     termination_grace: Seconds = 10.0
@@ -71,6 +106,7 @@ class KubernetesSettings(Settings):
     resources: dict[str, PodResources] = Field(default_factory=dict)
     """Kind of job -> what its pod asks for; `default` serves the others (without it: 1 CPU and 4 GiB)."""
     threads: Threads = 1
+    ppo: PpoExecution = PpoExecution()
     gpu_resource: str = "nvidia.com/gpu"
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[dict[str, Any]] = Field(default_factory=list)

@@ -25,7 +25,7 @@ class KubernetesCompute(Compute):
     """One pod a job, with the store's volume mounted at the same path as here."""
 
     def __init__(self, settings: KubernetesSettings) -> None:
-        self.settings = settings
+        self.settings, self.ppo = settings, settings.ppo
         self.result_timeout = settings.result_timeout
 
     def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:

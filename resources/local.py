@@ -24,7 +24,7 @@ class LocalCompute(Compute):
     """A subprocess a job; it never outlives the run that started it."""
 
     def __init__(self, settings: LocalSettings) -> None:
-        self.settings = settings
+        self.settings, self.ppo = settings, settings.ppo
 
     def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
         log = log_file(spec, store)

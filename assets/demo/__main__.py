@@ -67,6 +67,7 @@ def main() -> int:
         console.print("Interrupted; every run was ended. The next call goes on from here.")
         return 130
     show(plan, console)
+    console.print("Where the time of the jobs went (two at a time):", *Progress(plan).spent(), sep="\n  ")
     console.print(f"Study {study.name}: done in {duration(time.monotonic() - started)}.")
     return 0
 

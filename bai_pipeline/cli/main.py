@@ -12,6 +12,7 @@ import typer
 from bai_pipeline.cli.checkpoints import compare, inspect, verify_directory
 from bai_pipeline.cli.export import export
 from bai_pipeline.cli.merge import SUMMARY, merge
+from bai_pipeline.cli.plan import plan
 from bai_pipeline.errors import BaiPipelineError, StoreError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app.add_typer(study_app, name="study")
 app.command("inspect")(inspect)
 app.command("compare")(compare)
 app.command("export")(export)
+app.command("plan")(plan)
 
 StudyOption = Annotated[str | None, typer.Option("--study", help="Preset or YAML file; default BAI_STUDY, else micro.")]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="BAI_STORE", help="Root of the store.")]

@@ -11,15 +11,16 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from bai_pipeline.errors import BaiPipelineError
-from bai_pipeline.jobs.runner import EXIT_REFUSED, read_spec, run_job
+from bai_pipeline.errors import BaiPipelineError, TrainingInterrupted
+from bai_pipeline.jobs.ranks import follow, is_follower, is_launcher, launch, meeting
+from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
 from bai_pipeline.store import Store
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job; returns the exit code: 0 done, 1 crashed, 2 not a valid call, 3 refused."""
+    """Run the job; returns the exit code: 0 done, 1 crashed, 2 not a valid call, 3 refused, 75 interrupted."""
     if len(arguments) != 1 or "BAI_STORE" not in os.environ:
         print(
             "usage: BAI_STORE=DIRECTORY python -m bai_pipeline.jobs store:jobs/IDENTITY/spec-DIGEST.json",
@@ -29,6 +30,15 @@ def main(arguments: list[str]) -> int:
     if os.environ.get("BAI_DIE_WITH_PARENT") == "1":
         # A killed orchestrator must leave no orphan behind (Linux; elsewhere the orchestrator's own clean-up serves).
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    store = Store(Path(os.environ["BAI_STORE"]))
+    if "RANK" not in os.environ:
+        try:
+            spec = read_spec(arguments[0], store)
+        except BaiPipelineError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return EXIT_REFUSED
+        if is_launcher(spec):
+            return launch(arguments[0], spec.execution.ranks)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logger = logging.getLogger("bai_pipeline.jobs")
     logger.setLevel(logging.INFO)
@@ -37,14 +47,20 @@ def main(arguments: list[str]) -> int:
         handler: logging.Handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
-        if "DAGSTER_PIPES_CONTEXT" in os.environ:
+        if "DAGSTER_PIPES_CONTEXT" in os.environ and not is_follower():
             from dagster_pipes import open_dagster_pipes
 
             pipes = stack.enter_context(open_dagster_pipes())
             logger.addHandler(_Forward(pipes.log))
-        store = Store(Path(os.environ["BAI_STORE"]))
         try:
-            run_job(read_spec(arguments[0], store), store, logger)
+            spec = read_spec(arguments[0], store)
+            if is_follower():
+                follow(spec, store)
+            else:
+                run_job(spec, store, logger, meeting(spec))
+        except TrainingInterrupted as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return EXIT_INTERRUPTED
         except BaiPipelineError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_REFUSED

@@ -22,6 +22,9 @@ from bai_pipeline.store.files import write_atomically
 EXIT_REFUSED = 3
 """Exit code of a job process that refused its input: trying again would change nothing (a crash exits with 1)."""
 
+EXIT_INTERRUPTED = 75
+"""Exit code of a job process that was told to end and saved its state (EX_TEMPFAIL): another attempt goes on there."""
+
 KINDS = {
     "pretraining_data": "bai_pipeline.jobs.data:pretraining_data",
     "sft_data": "bai_pipeline.jobs.data:sft_data",
@@ -95,8 +98,13 @@ def read_failed_checks(spec: JobSpec, store: Store) -> list[CheckOutcome]:
     return [CheckOutcome(**check) for check in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
 
 
-def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
+def run_job(
+    spec: JobSpec, store: Store, logger: logging.Logger, meet: Callable[[bool], bool] | None = None
+) -> JobResult:
     """Run a job, or return the result it already has. Only one process runs a job at a time; others wait.
+
+    Args:
+        meet: tells the other ranks whether the job is run (see `bai_pipeline.jobs.ranks`).
 
     Raises:
         JobError: unknown kind.
@@ -111,28 +119,34 @@ def run_job(spec: JobSpec, store: Store, logger: logging.Logger) -> JobResult:
         done = read_result(spec, store)
         if done is not None:
             logger.info(f"{spec.kind} {spec.identity} is already done: {done.object}")
+            if meet is not None:
+                meet(False)
             return done
         execution = spec.execution
         attempt = {"ranks": execution.ranks, "zero_stage": execution.zero_stage, "until_step": execution.until_step}
         with (directory / "attempts.jsonl").open("a", encoding="utf-8") as file:
             file.write(canonical_json(attempt) + "\n")
-        result = _run(spec, store, directory, logger)
+        result = _run(spec, store, directory, logger, meet)
         write_atomically(directory / "result.json", result.to_json())
         return result
 
 
-def _run(spec: JobSpec, store: Store, directory: Path, logger: logging.Logger) -> JobResult:
+def _run(
+    spec: JobSpec, store: Store, directory: Path, logger: logging.Logger, meet: Callable[[bool], bool] | None
+) -> JobResult:
     failed = directory / FAILED_CHECKS
     failed.unlink(missing_ok=True)  # what an earlier attempt failed says nothing of this one
     cache = store.root / "cache" / "brought.json"
-    inputs = {name: _open_input(spec, name, store, cache) for name in spec.execution.inputs}
+    inputs = {name: open_input(spec, name, store, cache) for name in spec.execution.inputs}
     work = directory / "work"
     work.mkdir(exist_ok=True)
     reporter = JobReporter(logger, directory / "progress.json")
     with store.staging() as out:
         context = JobContext(spec, inputs, work, out, reporter, cache)
+        if meet is not None:
+            meet(True)
         try:
-            outcome = _function(spec.kind)(context)
+            outcome = job_function(spec.kind)(context)
         except BaiPipelineError:
             write_atomically(failed, canonical_json([asdict(check) for check in reporter.checks if not check.passed]))
             raise
@@ -146,7 +160,7 @@ def _run(spec: JobSpec, store: Store, directory: Path, logger: logging.Logger) -
     return JobResult(spec.identity, uri, digest, dict(outcome.metadata), tuple(reporter.checks))
 
 
-def _open_input(spec: JobSpec, name: str, store: Store, cache: Path) -> Path:
+def open_input(spec: JobSpec, name: str, store: Store, cache: Path) -> Path:
     """An input, whole and with the content that the job was ordered with.
 
     Raises:
@@ -171,7 +185,8 @@ def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _function(kind: str) -> Callable[[JobContext], Outcome]:
+def job_function(kind: str) -> Callable[[JobContext], Outcome]:
+    """What runs a kind of job."""
     module, name = KINDS[kind].split(":")
     function: Callable[[JobContext], Outcome] = getattr(importlib.import_module(module), name)
     return function

@@ -33,7 +33,7 @@ CODE_VERSIONS = {
     "merge": MERGE_VERSION,
     "actor": "1",
     "actor_checkpoints": MERGE_VERSION,
-    "ppo": "1",
+    "ppo": "2",
     "evaluate": "1",
     "ratio_table": "1",
     "paradigm_table": "1",

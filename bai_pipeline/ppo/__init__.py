@@ -1,5 +1,6 @@
 """PPO: mathematics, sampling and the training run."""
 
-from bai_pipeline.ppo.run import run_ppo
+from bai_pipeline.ppo.engines import Parallelism
+from bai_pipeline.ppo.run import Schedule, run_ppo
 
-__all__ = ["run_ppo"]
+__all__ = ["Parallelism", "Schedule", "run_ppo"]

@@ -7,28 +7,46 @@ B rows, P prompt tokens (padded), S tokens in the cache, V vocabulary, H heads, 
 """
 
 import inspect
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, OlmoeForCausalLM, PreTrainedModel
 
-DENSE_EXPERTS_MAX = 16
-"""Above this many experts, computing all of them for each token costs more than routing saves."""
+WASTE_SHARE = 4
+"""The cache is moved to the left, when rows are admitted, if one column in this many has become empty in every row."""
+
+DENSE_EXPERTS_MAX = 2**16
+"""Weights E F H D up to which computing all experts for each token costs less than sorting the tokens by expert."""
 
 
 class Decoder(Protocol):
     """A causal LM with a KV cache for a batch of rows; takes and gives tensors on the CPU."""
 
     def prefill(self, input_ids: Tensor, valid: Tensor) -> Tensor:
-        """Logits (B, V) after left-padded prompts `input_ids` (B, P); `valid` (B, P) is False on padding."""
+        """Start anew with left-padded prompts `input_ids` (B, P): logits (B, V); `valid` (B, P) is False on padding."""
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append `tokens` (B,) to the rows; logits (B, V) of the token after."""
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but `rows` (ascending indices into the present batch)."""
+
+
+@runtime_checkable
+class RefillingDecoder(Decoder, Protocol):
+    """A decoder that can put new prompts in the places of finished rows."""
+
+    @property
+    def full(self) -> bool:
+        """True if the next `step` first makes room in the cache, for which the finished rows should be gone."""
+
+    def admit(self, places: Tensor, input_ids: Tensor, valid: Tensor) -> None:
+        """Forget what rows `places` (N,) hold and read left-padded tokens (N, P) in their stead; P may be 0.
+
+        The last token of a prompt is left for the next `step`, which reads it with those of the other rows.
+        """
 
 
 def build_decoder(model: PreTrainedModel, capacity: int) -> Decoder:
@@ -48,12 +66,13 @@ class HuggingFaceDecoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._cache = DynamicCache(config=model.config)
+        self._cache = DynamicCache()
         self._valid = torch.empty(0)
         accepts = inspect.signature(model.forward).parameters
         self._options: dict[str, object] = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
 
     def prefill(self, input_ids: Tensor, valid: Tensor) -> Tensor:
+        self._cache = DynamicCache(config=self._model.config)
         self._valid = valid = valid.to(self._model.device)
         return self._forward(input_ids.to(self._model.device), (valid.long().cumsum(-1) - 1).clamp(min=0))
 
@@ -81,11 +100,13 @@ class HuggingFaceDecoder:
 
 
 class OlmoeDecoder:
-    """OLMoE in float32 on a CPU: fused projections, one preallocated cache and all experts in two products.
+    """OLMoE in float32 on a CPU: fused projections, one preallocated cache, the experts in two products.
 
-    For a model of few, narrow experts the cost of a decoding step is Python and kernel launches, not arithmetic:
-    `E F` more multiplications in one matrix product are cheaper than sorting tokens by expert. It reads the weights
-    when it is built; build a new one after an update.
+    It reads the weights when it is built; build a new one after an update.
+
+    All rows write the same column of the cache, a row's columns are the last before it. A new row's are written beside
+    those of the rows that run; when the last column is reached, all move to the left as far as the longest row lets
+    them. A row has at most `capacity` columns, so this is all the memory.
     """
 
     def __init__(self, model: OlmoeForCausalLM, capacity: int) -> None:
@@ -93,50 +114,52 @@ class OlmoeDecoder:
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads or config.num_attention_heads
         self._width = config.hidden_size // self._heads
-        self._experts, self._top_k = config.num_experts, config.num_experts_per_tok
+        self._top_k = config.num_experts_per_tok
         self._norm_topk, self._clip, self._eps = config.norm_topk_prob, config.clip_qkv, config.rms_norm_eps
         self._capacity = capacity
         self._embedding = model.model.embed_tokens.weight.detach()
         self._final_norm = model.model.norm.weight.detach()
         self._head = model.lm_head.weight.detach()
         self._layers = [_LayerWeights(layer) for layer in model.model.layers]
-        cos, sin = model.model.rotary_emb(self._embedding, torch.arange(capacity)[None])
-        self._cos, self._sin = cos[0], sin[0]  # (capacity, D)
+        cos, sin = model.model.rotary_emb(self._embedding, torch.arange(capacity)[None])  # (1, capacity, D)
+        signs = torch.ones(self._width)
+        signs[: self._width // 2] = -1
+        self._rotations = torch.stack((cos[0], sin[0] * signs), 1)[:, :, None]  # (capacity, 2, 1, D)
         self._keys: list[Tensor] = []  # per layer (B, H_kv, capacity, D)
         self._values: list[Tensor] = []
-        self._valid = torch.empty(0)  # (B, capacity)
-        self._length = 0
+        self._length = 0  # columns that are in use
+        self._lengths = torch.empty(0)  # (B,), how many of them each row has
+        self._mask = torch.empty(0)  # (B, capacity), -inf on the others, else 0
 
     @staticmethod
     def applies_to(model: OlmoeForCausalLM) -> bool:
-        """True for the case this class is written for: float32, CPU, few experts, plain rotary positions."""
+        """True for the case this class is written for: float32, CPU, plain rotary positions."""
         weight = model.lm_head.weight
         return (
             weight.dtype == torch.float32
             and weight.device.type == "cpu"
-            and model.config.num_experts <= DENSE_EXPERTS_MAX
             and model.model.rotary_emb.rope_type == "default"
             and model.config.hidden_act == "silu"
             and not model.config.attention_bias
         )
 
     def prefill(self, input_ids: Tensor, valid: Tensor) -> Tensor:
-        rows, length = input_ids.shape
+        rows, self._length = input_ids.shape
         shape = (rows, self._kv_heads, self._capacity, self._width)
         self._keys = [torch.empty(shape) for _ in self._layers]
         self._values = [torch.empty(shape) for _ in self._layers]
-        self._valid = torch.ones(rows, self._capacity, dtype=torch.bool)
-        self._valid[:, :length] = valid
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        # A padding query sees itself: a row of the softmax with nothing to see would be NaN.
-        mask = (causal & valid[:, None, :]) | torch.eye(length, dtype=torch.bool)
-        return self._forward(input_ids, (valid.long().cumsum(-1) - 1).clamp(min=0), mask[:, None])
+        self._lengths = valid.sum(-1)
+        self._mask = torch.zeros(rows, self._capacity)
+        self._mask[:, : self._length].masked_fill_(~valid, -torch.inf)
+        return self._logits(self._read(input_ids, valid, self._keys, self._values))
 
     def step(self, tokens: Tensor) -> Tensor:
-        seen = self._valid[:, : self._length]
-        positions = seen.sum(-1, keepdim=True)
-        mask = self._valid[:, None, None, : self._length + 1]
-        return self._forward(tokens[:, None], positions, mask)
+        if self.full:
+            self._move_end(int(self._lengths.max()))
+        positions = self._lengths[:, None]
+        self._length, self._lengths = self._length + 1, self._lengths + 1
+        mask = self._mask[:, None, None, : self._length]
+        return self._logits(self._forward(tokens[:, None], positions, mask, self._keys, self._values, self._length))
 
     def keep(self, rows: Tensor) -> None:
         count, used = len(rows), self._length
@@ -144,51 +167,113 @@ class OlmoeDecoder:
             for layer, cache in enumerate(caches):
                 cache[:count, :, :used] = cache[rows, :, :used]
                 caches[layer] = cache[:count]
-        self._valid = self._valid[rows]
+        self._mask, self._lengths = self._mask[rows], self._lengths[rows]
 
-    def _forward(self, input_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, V) after the last of `input_ids` (B, T) at `positions` (B, T); `mask` is (B, 1, T, S)."""
+    @property
+    def full(self) -> bool:
+        return self._length == self._capacity
+
+    def admit(self, places: Tensor, input_ids: Tensor, valid: Tensor) -> None:
+        count, length = input_ids.shape
+        self._lengths[places] = length
+        longest = int(self._lengths.max())
+        if length > self._length or longest * WASTE_SHARE < self._length * (WASTE_SHARE - 1):
+            self._move_end(longest)
+        self._lengths[places] = valid.sum(-1)
+        self._mask[places] = self._masked(self._lengths[places])
+        if length == 0:
+            return
+        shape = (count, self._kv_heads, length, self._width)
+        keys, values = ([torch.empty(shape) for _ in self._layers] for _ in range(2))
+        self._read(input_ids, valid, keys, values)
+        for caches, parts in ((self._keys, keys), (self._values, values)):
+            for cache, part in zip(caches, parts, strict=True):
+                cache[places, :, self._length - length : self._length] = part
+
+    def _move_end(self, end: int) -> None:
+        """Move the columns of all rows so that the last is before `end`; what has no room on the left is lost."""
+        used = min(end, self._length)
+        for cache in (*self._keys, *self._values):
+            cache[:, :, end - used : end] = cache[:, :, self._length - used : self._length].clone()
+            cache[:, :, : end - used] = 0  # unseen, but a softmax weight of 0 needs something finite to multiply
+        self._length = end
+        self._mask = self._masked(self._lengths)
+
+    def _masked(self, lengths: Tensor) -> Tensor:
+        """(N, capacity): -inf on the columns before `_length` that rows with `lengths` (N,) do not have, else 0."""
+        unseen = torch.arange(self._capacity) < self._length - lengths[:, None]
+        return torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
+
+    def _read(self, input_ids: Tensor, valid: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+        """Hidden states (B, T, H D) of left-padded `input_ids` (B, T), which fill the first columns of the caches."""
+        length = input_ids.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        # A padding query sees itself: a row of the softmax with nothing to see would be NaN.
+        seen = (causal & valid[:, None, :]) | torch.eye(length, dtype=torch.bool)
+        mask = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+        positions = (valid.long().cumsum(-1) - 1).clamp(min=0)
+        return self._forward(input_ids, positions, mask[:, None], keys, values, length)
+
+    def _forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        keys: list[Tensor],
+        values: list[Tensor],
+        end: int,
+    ) -> Tensor:
+        """Hidden states (B, T, H D) of `input_ids` (B, T) at `positions` (B, T), which become the columns before `end`.
+
+        Args:
+            mask: (B, 1, T, S), 0 or -inf.
+            keys, values: per layer (B, H_kv, at least S, D).
+        """
         rows, length = input_ids.shape
-        start, self._length = self._length, self._length + length
-        cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]  # (B, 1, T, D)
+        new = slice(end - length, end)
+        cos, sin = self._rotations[positions].unbind(2)  # (B, T, 1, D)
         x = F.embedding(input_ids, self._embedding)  # (B, T, H D)
-        for layer, weights in enumerate(self._layers):
-            hidden = self._norm(x, weights.input_norm)
-            query, key, value = torch.split(F.linear(hidden, weights.qkv), weights.qkv_sizes, -1)
-            query, key = self._norm(query, weights.query_norm), self._norm(key, weights.key_norm)
+        for weights, cached_keys, cached_values in zip(self._layers, keys, values, strict=True):
+            projected = F.linear(self._norm(x, weights.input_norm), weights.qkv)  # (B, T, (H + 2 H_kv) D)
+            rotated, value = self._normed(projected, weights)
             if self._clip is not None:
-                query, key, value = (part.clamp(-self._clip, self._clip) for part in (query, key, value))
-            query = _rotate(self._split(query), cos, sin)
-            self._keys[layer][:, :, start : self._length] = _rotate(self._split(key), cos, sin)
-            self._values[layer][:, :, start : self._length] = self._split(value)
+                rotated, value = rotated.clamp(-self._clip, self._clip), value.clamp(-self._clip, self._clip)
+            rotated = _rotate(rotated.view(rows, length, -1, self._width), cos, sin).transpose(1, 2)
+            cached_keys[:, :, new] = rotated[:, self._heads :]
+            cached_values[:, :, new] = value.view(rows, length, -1, self._width).transpose(1, 2)
             attention = F.scaled_dot_product_attention(
-                query,
-                self._keys[layer][:, :, : self._length],
-                self._values[layer][:, :, : self._length],
+                rotated[:, : self._heads],
+                cached_keys[:, :, :end],
+                cached_values[:, :, :end],
                 attn_mask=mask,
                 enable_gqa=self._kv_heads != self._heads,
             )
             x = x + F.linear(attention.transpose(1, 2).reshape(rows, length, -1), weights.output)
             hidden = self._norm(x, weights.post_norm).view(rows * length, -1)
             x = x + self._moe(hidden, weights).view_as(x)
+        return x
+
+    def _normed(self, projected: Tensor, weights: "_LayerWeights") -> tuple[Tensor, Tensor]:
+        """Normed query and key side by side (B, T, (H + H_kv) D), and value (B, T, H_kv D)."""
+        query, key, value = torch.split(projected, weights.qkv_sizes, -1)
+        if weights.query_key_norm is None:
+            return torch.cat((self._norm(query, weights.query_norm), self._norm(key, weights.key_norm)), -1), value
+        both = projected[..., : -value.shape[-1]].view(*query.shape[:-1], 2, -1)
+        return (F.rms_norm(both, both.shape[-1:], None, self._eps) * weights.query_key_norm).flatten(-2), value
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(B, T, H D) -> (B, V) of the last token."""
         return F.linear(self._norm(x[:, -1], self._final_norm), self._head)
 
     def _moe(self, hidden: Tensor, weights: "_LayerWeights") -> Tensor:
-        """Output (N, H D) of all experts on `hidden` (N, H D), weighted by the router's top-k probabilities."""
+        """Output (N, H D) of the experts on `hidden` (N, H D), weighted by the router's top-k probabilities."""
         top, chosen = F.linear(hidden, weights.router).softmax(-1).topk(self._top_k, -1)
         if self._norm_topk:
             top = top / top.sum(-1, keepdim=True)
-        gate = torch.zeros(len(hidden), self._experts).scatter_(1, chosen, top)  # (N, E), 0 where not chosen
-        gate_up = F.linear(hidden, weights.gate_up).view(len(hidden), self._experts, 2, -1)
-        inner = F.silu(gate_up[:, :, 0]).mul_(gate_up[:, :, 1]).mul_(gate[..., None])  # (N, E, F)
-        return inner.view(len(hidden), -1) @ weights.down
+        return weights.experts(hidden, chosen, top)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self._eps)
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, T, H D) -> (B, H, T, D)."""
-        return x.view(*x.shape[:2], -1, self._width).transpose(1, 2)
 
 
 class _LayerWeights:
@@ -202,14 +287,57 @@ class _LayerWeights:
         self.output = weights["self_attn.o_proj.weight"]
         self.query_norm = weights["self_attn.q_norm.weight"]
         self.key_norm = weights["self_attn.k_norm.weight"]
+        same = self.query_norm.shape == self.key_norm.shape
+        self.query_key_norm = torch.stack((self.query_norm, self.key_norm)) if same else None  # (2, H D)
         self.input_norm = weights["input_layernorm.weight"]
         self.post_norm = weights["post_attention_layernorm.weight"]
         self.router = weights["mlp.gate.weight"]
-        self.gate_up = weights["mlp.experts.gate_up_proj"].flatten(0, 1)  # (E 2 F, H D)
-        self.down = weights["mlp.experts.down_proj"].transpose(1, 2).flatten(0, 1)  # (E F, H D)
+        gate_up, down = weights["mlp.experts.gate_up_proj"], weights["mlp.experts.down_proj"]
+        # torch's grouped product wants rows of a multiple of 16 bytes.
+        routed = down.numel() > DENSE_EXPERTS_MAX and all(width % 4 == 0 for width in down.shape[1:])
+        self.experts: _DenseExperts | _RoutedExperts = (_RoutedExperts if routed else _DenseExperts)(gate_up, down)
+
+
+class _DenseExperts:
+    """All experts on all tokens: for few and narrow experts that is cheaper than sorting the tokens."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor) -> None:
+        """Weights (E, 2 F, H D) and (E, H D, F)."""
+        self._count = len(down)
+        self._gate_up = gate_up.flatten(0, 1)  # (E 2 F, H D)
+        self._down = down.transpose(1, 2).flatten(0, 1)  # (E F, H D)
+
+    def __call__(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Output (N, H D) on `hidden` (N, H D): the experts `chosen` (N, k), weighted by `weights` (N, k)."""
+        gate = torch.zeros(len(hidden), self._count).scatter_(1, chosen, weights)  # (N, E), 0 where not chosen
+        gate_up = F.linear(hidden, self._gate_up).view(len(hidden), self._count, 2, -1)
+        inner = F.silu(gate_up[:, :, 0]).mul_(gate_up[:, :, 1]).mul_(gate[..., None])  # (N, E, F)
+        return inner.view(len(hidden), -1) @ self._down
+
+
+class _RoutedExperts:
+    """Each token through its own experts only, sorted by expert."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor) -> None:
+        """Weights (E, 2 F, H D) and (E, H D, F)."""
+        self._gate_up, self._down = gate_up.transpose(1, 2), down.transpose(1, 2)
+
+    def __call__(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """As `_DenseExperts`."""
+        count, each = chosen.shape
+        order = chosen.view(-1).argsort(stable=True)  # (N k), the assignments by expert
+        ends = torch.bincount(chosen.view(-1), minlength=len(self._down)).cumsum(0, dtype=torch.int32)
+        gate, up = F.grouped_mm(hidden[order // each], self._gate_up, offs=ends).chunk(2, -1)
+        inner = F.silu(gate).mul_(up).mul_(weights.view(-1)[order, None])  # (N k, F)
+        sorted_output = F.grouped_mm(inner, self._down, offs=ends)  # (N k, H D)
+        output = torch.empty_like(sorted_output)
+        output[order] = sorted_output
+        return output.view(count, each, -1).sum(1)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), halves convention of transformers."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), halves convention of transformers.
+
+    The halves change places; that the first half of them then has the opposite sign is in `sin`.
+    """
+    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin

@@ -1,14 +1,20 @@
-"""The two DeepSpeed engines of PPO, and the models they train."""
+"""The two DeepSpeed engines of PPO, and the models they train.
+
+The same code serves one CPU process and many GPUs: ZeRO 0 to 3, float32 and bfloat16, offloading, accumulation of
+gradients and activation checkpointing change where numbers lie and when they are computed, never what is computed.
+"""
 
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -18,18 +24,34 @@ from transformers import (
 
 from bai_pipeline.errors import RewardError, TrainingError
 from bai_pipeline.loading import LANGUAGE_HEAD, SCORE_HEAD, load_model
+from bai_pipeline.ppo.ranks import Ranks
 from bai_pipeline.reward.model import load_reward_model, token_scores
 from bai_pipeline.settings import PpoSettings
 
 DeepSpeedConfig = Mapping[str, Any]
 
-DEFAULT_DEEPSPEED: DeepSpeedConfig = {"zero_optimization": {"stage": 1}}
-"""ZeRO 1 in float32. ZeRO 0 would do on one process, but reports no gradient norm."""
+
+@dataclass(frozen=True)
+class Parallelism:
+    """How models are spread over the ranks and held in memory; changes no result but by rounding."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    deepspeed: DeepSpeedConfig = field(default_factory=dict)
+    """The user's DeepSpeed JSON: offloading, bucket sizes, …; without the keys that the study decides."""
+    micro_batch_size: int | None = None
+    """Responses that a rank's model reads at once in training; None: its whole share of a mini-batch."""
+    activation_checkpointing: bool = False
+    """Compute the activations of a layer again in the backward pass."""
+    frozen: Literal["plain", "zero3"] = "plain"
+    """The reference model: whole on every rank, or spread over the ranks."""
+
 
 EXPERTS_IMPLEMENTATION = "grouped_mm"
 """The fastest on CPU (batched_mm is 42 times slower), and the one that does not deadlock under ZeRO 3."""
 
 _OWNED = (
+    "bf16",
+    "fp16",
     "train_batch_size",
     "train_micro_batch_size_per_gpu",
     "gradient_accumulation_steps",
@@ -37,19 +59,21 @@ _OWNED = (
     "optimizer",
     "scheduler",
 )
-"""Keys of a DeepSpeed config that follow from PpoSettings."""
+"""Keys of a DeepSpeed config that follow from PpoSettings and Parallelism."""
 
 
 class Critic(nn.Module):
-    """V(state after token t) for every t: a sequence classifier read at every token."""
+    """V(state after token t) for every t: a sequence classifier read at every token, and a constant."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.offset = 0.0
+        """Added to every value (critic calibration); part of the run's state, not of the model's weights."""
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(B, T) tokens, padded on the right -> (B, T) values in float32."""
-        return token_scores(self.model, input_ids, torch.ones_like(input_ids))
+        return token_scores(self.model, input_ids, torch.ones_like(input_ids)) + self.offset
 
 
 def load_actor(path: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -113,27 +137,22 @@ def _with_grouped_experts(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def training_dtype(deepspeed: DeepSpeedConfig) -> torch.dtype:
-    """bfloat16 if the DeepSpeed config enables it, else float32."""
-    return torch.bfloat16 if deepspeed.get("bf16", {}).get("enabled") else torch.float32
+def training_dtype(settings: PpoSettings) -> torch.dtype:
+    """Of the parameters in training."""
+    return torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
 
 
-def build_engine(module: nn.Module, settings: PpoSettings, *, learning_rate: float, deepspeed: DeepSpeedConfig) -> Any:
-    """A DeepSpeed engine with torch's AdamW, linear warm-up over optimizer updates and a constant rate after.
+def build_engine(module: nn.Module, settings: PpoSettings, *, learning_rate: float, parallelism: Parallelism) -> Any:
+    """A DeepSpeed engine with AdamW, linear warm-up over optimizer updates and a constant rate after.
 
     Args:
-        module: the model to train.
+        module: the model to train, whole on every rank.
         learning_rate: after warm-up.
-        deepspeed: a DeepSpeed config without the keys that `settings` decides.
 
     Raises:
-        TrainingError: the config has such a key, or more than one rank was started.
+        TrainingError: the DeepSpeed config has a key that the study decides.
     """
-    owned = [key for key in _OWNED if key in deepspeed]
-    if owned:
-        raise TrainingError(f"the DeepSpeed config sets {', '.join(owned)}, which the study's ppo settings decide")
-    initialize = _deepspeed_initialize()
-    optimizer = torch.optim.AdamW(
+    optimizer = _adamw_class(parallelism)(
         module.parameters(),
         lr=learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
@@ -141,15 +160,16 @@ def build_engine(module: nn.Module, settings: PpoSettings, *, learning_rate: flo
     )
     warmup = settings.warmup_updates
     config = {
+        **_config(parallelism, parallelism.zero_stage, settings),
+        "gradient_clipping": settings.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 2**31,
-        **deepspeed,
-        "train_micro_batch_size_per_gpu": settings.mini_batch_size,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": settings.max_grad_norm,
     }
-    engine, *_ = initialize(
+    if parallelism.zero_stage == 3:
+        _mark_leaves(module)
+    if parallelism.activation_checkpointing:
+        _checkpoint_activations(module)
+    engine, *_ = _deepspeed().initialize(
         model=module,
         optimizer=optimizer,
         config=config,
@@ -158,27 +178,142 @@ def build_engine(module: nn.Module, settings: PpoSettings, *, learning_rate: flo
     return engine
 
 
-def _deepspeed_initialize() -> Any:
-    """`deepspeed.initialize`, in a process that is ready for it.
+def freeze(model: PreTrainedModel, settings: PpoSettings, parallelism: Parallelism, device: torch.device) -> nn.Module:
+    """A model that is only read: whole on this rank, or its parameters spread over all (ZeRO inference)."""
+    model.requires_grad_(False)
+    if parallelism.frozen == "plain":
+        model.to(device)  # type: ignore[arg-type]
+        return model
+    _mark_leaves(model)
+    config = _config(parallelism, 3, settings)
+    offload = config["zero_optimization"]
+    offload.pop("offload_optimizer", None)
+    engine, *_ = _deepspeed().initialize(model=model, config=config)
+    module: nn.Module = engine.module
+    return module
 
-    The process becomes a world of one over an in-memory store, which needs no port. On CPU `deepspeed_shm_comm`, a C++
-    extension for ranks that share a machine, is declared incompatible: compiling it takes minutes, and one rank has
-    nobody to talk to.
+
+def backward(engine: Any, loss: Tensor, *, last: bool) -> None:
+    """Add the gradient of a micro-batch's loss; of the `last` one of an update too.
+
+    DeepSpeed takes the mean over the ranks, so a loss that is a rank's part of a sum is multiplied by their number.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) != 1:
-        raise TrainingError(f"PPO runs on one rank, WORLD_SIZE is {os.environ['WORLD_SIZE']}")
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-        os.environ.setdefault(name, value)
+    engine.set_gradient_accumulation_boundary(last)
+    engine.backward(loss)
+
+
+def update(engine: Any) -> float:
+    """One optimizer step on the gradients so far; returns their norm before clipping."""
+    norm = None
+    if engine.zero_optimization_stage() == 0:  # where DeepSpeed keeps none
+        grads = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+    engine.step()
+    return float(engine.get_global_grad_norm() if norm is None else norm)
+
+
+def is_spread(module: nn.Module) -> bool:
+    """Whether its parameters lie in parts on several ranks (ZeRO 3)."""
+    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
+
+
+def whole_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters by name, each whole while it is the present one. Under ZeRO 3 all ranks go through all of it."""
+    for name, parameter in module.named_parameters():
+        with _gathered(parameter):
+            yield name, parameter.detach()
+
+
+def whole_state(module: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:
+    """All parameters on the CPU, for the rank that keeps them; None where nothing had to be gathered."""
+    if not is_spread(module):
+        return None
+    return {name: weight.cpu().clone() for name, weight in whole_weights(module) if keep}
+
+
+def _gathered(parameter: nn.Parameter) -> Any:
+    return _deepspeed().zero.GatheredParameters([parameter]) if hasattr(parameter, "ds_id") else nullcontext()
+
+
+def _config(parallelism: Parallelism, stage: int, settings: PpoSettings) -> dict[str, Any]:
+    """What DeepSpeed is told of training and of frozen models alike.
+
+    Raises:
+        TrainingError: the user's part has a key that the study decides.
+    """
+    user = json.loads(json.dumps(dict(parallelism.deepspeed)))
+    owned = [key for key in _OWNED if key in user]
+    zero = user.pop("zero_optimization", {})
+    owned += ["zero_optimization.stage"] if "stage" in zero else []
+    if owned:
+        raise TrainingError(
+            f"the DeepSpeed config sets {', '.join(owned)}, which the study's ppo settings and the compute file's "
+            "zero_stage decide"
+        )
+    return {
+        "steps_per_print": 2**31,
+        **user,
+        "zero_optimization": {**zero, "stage": stage},
+        "bf16": {"enabled": settings.precision == "bfloat16"},
+        "train_micro_batch_size_per_gpu": 1,  # batches are ours to cut: see `backward`
+        "gradient_accumulation_steps": 1,
+    }
+
+
+def _adamw_class(parallelism: Parallelism) -> Any:
+    """torch's, or DeepSpeed's for moments that are offloaded from a GPU: vectorised, compiled at first use."""
+    offload = parallelism.deepspeed.get("zero_optimization", {}).get("offload_optimizer", {})
+    if offload.get("device", "none") == "none" or not torch.cuda.is_available():
+        return torch.optim.AdamW
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    return DeepSpeedCPUAdam
+
+
+def _mark_leaves(model: nn.Module) -> None:
+    """Let ZeRO 3 gather the experts of a layer together.
+
+    Otherwise it gathers them one by one as tokens reach them, and ranks whose tokens reach different ones wait for each
+    other for ever.
+    """
+    blocks = {
+        type(module) for module in model.modules() if any(hasattr(child, "gate_up_proj") for child in module.children())
+    }
+    if blocks:
+        _deepspeed().utils.set_z3_leaf_modules(model, list(blocks))
+
+
+def _checkpoint_activations(model: nn.Module) -> None:
+    """Switch on transformers' activation checkpointing for the layers, which it reserves for modules in training mode.
+
+    Only the layers' own flags are set: what is inside them (dropout) stays in evaluation mode.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing:
+            module.activation_checkpointing_enable()
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise TrainingError(f"activation checkpointing was asked for, and {type(model).__name__} cannot do it")
+    for layer in layers:
+        layer.training = True
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed, among its ranks and ready for this machine.
+
+    On CPU `deepspeed_shm_comm`, a C++ extension for ranks that share a machine, is declared incompatible: compiling it
+    takes minutes.
+    """
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if not distributed.is_initialized():
-        store = distributed.HashStore()  # type: ignore[attr-defined]
-        distributed.init_process_group("gloo" if on_cpu else "nccl", store=store, rank=0, world_size=1)
+    Ranks.join()  # before DeepSpeed looks for other ways to find its ranks
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if on_cpu:
         __compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed.initialize
+    return deepspeed

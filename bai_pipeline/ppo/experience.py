@@ -6,30 +6,39 @@ Under a causal model the padding on the right is seen by no token, so no attenti
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from bai_pipeline.ppo.ranks import Ranks
+
 
 @dataclass(frozen=True)
 class Experience:
-    """A rollout batch, or some rows of it."""
+    """A rollout batch, or some rows of it. Every rank holds the whole batch: it is small beside a model."""
 
     tokens: Tensor
     """(B, L)"""
-    mask: Tensor
-    """(B, T), True where token t + 1 belongs to the response."""
     lengths: Tensor
     """(B,), tokens of prompt and response."""
+    mask: Tensor
+    """(B, T), True where token t + 1 belongs to the response."""
     sample_logprobs: Tensor
     """(B, T), under the distribution that was sampled from."""
+    old_logprobs: Tensor
+    """(B, T), the denominator of the ratio: the sampler's, or the trainer's own before the update."""
+    ref_logprobs: Tensor
+    """(B, T), under the reference; 0 without one."""
     values: Tensor
     """(B, T), by the critic before the update."""
     advantages: Tensor
     """(B, T)"""
     returns: Tensor
-    """(B, T)"""
+    """(B, T), what the critic learns."""
+    earned: Tensor
+    """(B, T), sums of the rewards to come."""
 
     @property
     def inputs(self) -> Tensor:
@@ -51,33 +60,38 @@ class Experience:
         """The given rows, trimmed to the longest of them."""
         lengths = self.lengths[indices]
         longest = int(lengths.max())
-        return Experience(
-            tokens=self.tokens[indices, :longest],
-            mask=self.mask[indices, : longest - 1],
-            lengths=lengths,
-            sample_logprobs=self.sample_logprobs[indices, : longest - 1],
-            values=self.values[indices, : longest - 1],
-            advantages=self.advantages[indices, : longest - 1],
-            returns=self.returns[indices, : longest - 1],
-        )
+        entries = {name: getattr(self, name)[indices, : longest - 1] for name in _ENTRIES}
+        return Experience(self.tokens[indices, :longest], lengths, **entries)
 
-    def with_estimates(self, values: Tensor, advantages: Tensor, returns: Tensor) -> "Experience":
-        """The same rollouts with what the critic and the scores say about them."""
-        return replace(self, values=values, advantages=advantages, returns=returns)
+    def with_entries(self, **entries: Tensor) -> "Experience":
+        """The same rollouts with what is known of their tokens by now."""
+        return replace(self, **entries)
 
-    def compute(self, function: Callable[["Experience"], Tensor], chunk: int) -> Tensor:
-        """`function` of all rows, `chunk` rows of similar length at a time: (B, T), 0 beyond a chunk's longest row."""
+    def compute(self, function: Callable[["Experience"], Tensor], chunk: int, ranks: Ranks) -> Tensor:
+        """`function` of all rows: (B, T), 0 beyond a chunk's longest row.
+
+        The ranks share the rows; each takes `chunk` rows of similar length at a time.
+        """
         result = torch.zeros_like(self.sample_logprobs)
+        share = self.lengths.argsort(stable=True)[ranks.rank :: ranks.size]
         with torch.no_grad():
-            for indices in torch.split(self.lengths.argsort(stable=True), chunk):
+            for indices in torch.split(share, chunk):
                 part = self.rows(indices)
                 result[indices, : part.mask.shape[1]] = function(part)
-        return result
+        return ranks.sum(result)
 
     def mini_batches(self, order: Sequence[int], size: int) -> Iterator["Experience"]:
         """The rows in `order`, `size` at a time."""
         for indices in torch.split(torch.tensor(order, device=self.tokens.device), size):
             yield self.rows(indices)
+
+    def micro_batches(self, size: int | None, ranks: Ranks) -> list["Experience"]:
+        """This rank's share of the rows, `size` of similar length at a time; as many micro-batches on every rank."""
+        share = self.lengths.argsort(stable=True)[ranks.rank :: ranks.size]
+        return [self.rows(indices) for indices in torch.split(share, size or len(share))]
+
+
+_ENTRIES: Final = tuple(field.name for field in fields(Experience) if field.name not in ("tokens", "lengths"))
 
 
 def build_experience(
@@ -87,7 +101,7 @@ def build_experience(
     pad_token_id: int,
     device: torch.device,
 ) -> Experience:
-    """Rollouts as tensors; values, advantages and returns are 0 until `with_estimates`."""
+    """Rollouts as tensors; what is not known yet is 0 (see `Experience.with_entries`)."""
     lengths = torch.tensor([len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)])
     tokens = torch.full((len(prompts), int(lengths.max())), pad_token_id)
     mask = torch.zeros(len(prompts), tokens.shape[1] - 1, dtype=torch.bool)
@@ -97,7 +111,7 @@ def build_experience(
         tokens[row, : end + 1] = torch.tensor([*prompt, *response])
         mask[row, start:end] = True
         sample_logprobs[row, start:end] = torch.tensor(values)
-    empty = torch.zeros_like(sample_logprobs, device=device)
-    return Experience(
-        tokens.to(device), mask.to(device), lengths.to(device), sample_logprobs.to(device), empty, empty, empty
-    )
+    sample_logprobs = sample_logprobs.to(device)
+    unknown = dict.fromkeys(set(_ENTRIES) - {"mask", "sample_logprobs"}, torch.zeros_like(sample_logprobs))
+    known = {"mask": mask.to(device), "sample_logprobs": sample_logprobs, "old_logprobs": sample_logprobs}
+    return Experience(tokens.to(device), lengths.to(device), **{**unknown, **known})

@@ -1,9 +1,9 @@
-"""The metrics tables of a run: `steps`, `responses` and `timings`, as Parquet parts.
+"""The metrics tables of a run: `steps`, `responses`, `prefixes`, `samples` and `timings`, as Parquet parts.
 
     metrics/<table>/part-000020.parquet     the rows of the steps from 20 on, up to the next part
 
 A part is written at each checkpoint, before it; resuming from a checkpoint drops the parts that start later. `collect`
-joins the parts of `steps` and `responses` into one file each, whose bytes depend on the rows only: not on
+joins the parts of every table but `timings` into one file each, whose bytes depend on the rows only: not on
 interruptions, not on how often checkpoints were made. `timings` stay with the run, outside every equality.
 """
 
@@ -18,16 +18,17 @@ from bai_pipeline.errors import TrainingError
 
 Row = Mapping[str, float | int | str | bool | None]
 
-PUBLISHED = ("steps", "responses")
+PUBLISHED = ("steps", "responses", "prefixes", "samples")
 _ROW_GROUP = 1 << 20
 
 
-def steps_schema(*, accuracy: bool, reference: bool) -> pa.Schema:
+def steps_schema(*, accuracy: bool, reference: bool, routed: bool) -> pa.Schema:
     """One row per step: means over the rollout batch, or over the response tokens of all mini-batch visits.
 
     Args:
         accuracy: the run can verify responses.
         reference: the run has a reference policy.
+        routed: the policy is a mixture of experts.
     """
     integers = ("seed", "step", "length_min", "length_max")
     names = ["seed", "step", "length_mean", "length_min", "length_max", "truncated_share"]
@@ -35,8 +36,9 @@ def steps_schema(*, accuracy: bool, reference: bool) -> pa.Schema:
     names += ["accuracy"] if accuracy else []
     names += ["kl_train_sample", "kl_mismatch"]
     names += ["kl_ref"] if reference else []
-    names += ["entropy", "clip_fraction", "policy_loss", "value_loss", "explained_variance"]
+    names += ["kl_coef", "entropy", "clip_fraction", "policy_loss", "value_loss", "explained_variance", "stop_gap"]
     names += ["grad_norm_actor", "grad_norm_critic", "lr_actor", "lr_critic", "aux_loss"]
+    names += ["expert_load_max", "expert_load_entropy"] if routed else []
     return pa.schema([(name, pa.int64() if name in integers else pa.float64()) for name in names])
 
 
@@ -48,21 +50,41 @@ def responses_schema(*, accuracy: bool) -> pa.Schema:
     return pa.schema([*columns, ("finish_reason", pa.string())])
 
 
+def prefixes_schema() -> pa.Schema:
+    """One row per step and bucket of prefix lengths: mean of V − R over the tokens that follow such prefixes.
+
+    R is the sum of the rewards to come: returns of a lambda below 1 contain V, and would hide its error. A critic that
+    is wrong about long prefixes only is what shortens responses in the first steps.
+    """
+    integers = [(name, pa.int64()) for name in ("seed", "step", "prefix", "tokens")]
+    return pa.schema([*integers, ("value_error", pa.float64())])
+
+
+def samples_schema() -> pa.Schema:
+    """Greedy responses to the same few prompts, every `sample_every` steps, before the step's updates."""
+    columns = [("seed", pa.int64()), ("step", pa.int64()), ("prompt_id", pa.string()), ("length", pa.int64())]
+    return pa.schema([*columns, ("finish_reason", pa.string()), ("response", pa.string())])
+
+
 def timings_schema() -> pa.Schema:
-    """One row per step: seconds of wall time in each phase, CPU seconds of the process, tokens sampled."""
-    seconds = ("sample_seconds", "score_seconds", "estimate_seconds", "update_seconds", "cpu_seconds")
+    """One row per step: seconds of wall time in each phase on the first rank; CPU seconds and peaks of memory, summed
+    over the ranks; tokens sampled."""
+    phases = ("sync_seconds", "sample_seconds", "score_seconds", "estimate_seconds", "update_seconds")
     integers = [(name, pa.int64()) for name in ("seed", "step", "tokens")]
-    return pa.schema([*integers, *((name, pa.float64()) for name in seconds)])
+    used = ("cpu_seconds", "peak_rss_bytes", "peak_gpu_bytes")
+    return pa.schema([*integers, *((name, pa.float64()) for name in (*phases, *used))])
 
 
 class MetricsTables:
     """The tables of one run; rows wait in memory for the next checkpoint."""
 
-    def __init__(self, root: Path, *, accuracy: bool, reference: bool) -> None:
+    def __init__(self, root: Path, *, accuracy: bool, reference: bool, routed: bool) -> None:
         self._root = root
         self._schemas = {
-            "steps": steps_schema(accuracy=accuracy, reference=reference),
+            "steps": steps_schema(accuracy=accuracy, reference=reference, routed=routed),
             "responses": responses_schema(accuracy=accuracy),
+            "prefixes": prefixes_schema(),
+            "samples": samples_schema(),
             "timings": timings_schema(),
         }
         self._waiting: dict[str, list[Row]] = {name: [] for name in self._schemas}

@@ -1,6 +1,6 @@
 """The prompts of a run, and which of them a step uses."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -9,15 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from bai_pipeline.errors import DataError
 from bai_pipeline.ppo.randomness import permutation
-from bai_pipeline.synthetic.tasks import can_be_right, verify
-from bai_pipeline.synthetic.world_tables import VERIFIER
+from bai_pipeline.reward.verifiers import VERIFIERS
 from bai_pipeline.tables import Row, read_table
 
 Message = dict[str, str]
-Verifier = Callable[[str, str], bool]
-
-VERIFIERS: Mapping[str, Verifier] = {VERIFIER: verify}
-"""By the name in a prompt's `verifier` column: (response text, answer) -> correct?"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +30,7 @@ class Prompt:
         """The verifier's word on a response; None without a verifier."""
         if self.verifier is None or self.answer is None:
             return None
-        return VERIFIERS[self.verifier](response, self.answer)
+        return VERIFIERS[self.verifier].is_correct(response, self.answer)
 
 
 class PromptTable:
@@ -61,6 +56,10 @@ class PromptTable:
             epoch, offset = divmod(position, len(self._prompts))
             chosen.append(self._prompts[self._epoch(epoch)[offset]])
         return chosen
+
+    def first(self, count: int) -> list[Prompt]:
+        """The first prompts of the table, as it was written."""
+        return list(self._prompts[:count])
 
     def _epoch(self, epoch: int) -> list[int]:
         if self._order is None or self._order[0] != epoch:
@@ -97,10 +96,10 @@ def load_prompts(
                 f"{path}: a reward of kind verifier needs every prompt to name one, prompt {prompt.id!r} names none; "
                 f"known are {', '.join(VERIFIERS)}"
             )
-        if prompt.verifier == VERIFIER and not can_be_right(prompt.answer or ""):
+        if prompt.verifier is not None and not VERIFIERS[prompt.verifier].accepts(prompt.answer or ""):
             raise DataError(
-                f"{path}: no response to prompt {prompt.id!r} can be right: verifier {VERIFIER!r} expects one digit as "
-                f"answer, got {prompt.answer!r}"
+                f"{path}: no response to prompt {prompt.id!r} can be right: verifier {prompt.verifier!r} expects "
+                f"{VERIFIERS[prompt.verifier].expects} as answer, got {prompt.answer!r}"
             )
         prompts.append(prompt)
     return PromptTable(prompts, seed)

@@ -1,14 +1,20 @@
-"""What a step leaves behind: one row of `steps`, the rows of `responses`, one row of `timings` (see `metrics`)."""
+"""What a step leaves behind: rows of the metrics tables (see `metrics`)."""
 
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
+import torch
+
+from bai_pipeline.ppo import diagnostics
+from bai_pipeline.ppo.experience import Experience
 from bai_pipeline.ppo.metrics import Row
 from bai_pipeline.ppo.prompts import Prompt
-from bai_pipeline.ppo.sampler import Rollout
+from bai_pipeline.ppo.ranks import Ranks
+from bai_pipeline.ppo.rollouts.interface import Rollout
 
 Verdicts = Sequence[bool | None]
 """Per response: correct, wrong, or not known."""
@@ -20,6 +26,8 @@ class StepRecord:
 
     steps: Row
     responses: list[Row]
+    prefixes: list[Row]
+    samples: list[Row]
     timings: Row
 
 
@@ -56,9 +64,14 @@ class Stopwatch:
         now = time.perf_counter()
         self._seconds[column], self._last = now - self._last, now
 
-    def as_row(self) -> dict[str, float]:
-        """The marks, and the CPU time of the process since the start."""
-        return {**self._seconds, "cpu_seconds": time.process_time() - self._cpu}
+    def as_row(self, ranks: Ranks) -> dict[str, float]:
+        """The marks of this rank, and the CPU time and memory of all."""
+        used = {
+            "cpu_seconds": time.process_time() - self._cpu,
+            "peak_rss_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "peak_gpu_bytes": float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0.0,
+        }
+        return {**self._seconds, **ranks.sums(used)}
 
 
 def rollout_readings(rollout: Rollout, scores: Sequence[float]) -> dict[str, float | int]:
@@ -94,3 +107,24 @@ def response_rows(
     if verdicts is None:
         return rows
     return [{**row, "correct": verdict} for row, verdict in zip(rows, verdicts, strict=True)]
+
+
+def prefix_rows(where: Mapping[str, int], experience: Experience, width: int) -> list[Row]:
+    """The rows of `prefixes`: how far the critic was from what was earned, by the length of what it had read."""
+    sums, counts = diagnostics.value_error_by_prefix(experience.values, experience.earned, experience.mask, width=width)
+    buckets = enumerate(zip(sums.tolist(), counts.tolist(), strict=True))
+    return [
+        {**where, "prefix": bucket * width, "tokens": int(count), "value_error": total / count}
+        for bucket, (total, count) in buckets
+        if count
+    ]
+
+
+def sample_rows(
+    where: Mapping[str, int], prompts: Sequence[Prompt], rollout: Rollout, texts: Sequence[str]
+) -> list[Row]:
+    """The rows of `samples`."""
+    return [
+        {**where, "prompt_id": prompt.id, "length": length, "finish_reason": reason, "response": text}
+        for prompt, length, reason, text in zip(prompts, rollout.lengths, rollout.finish_reasons, texts, strict=True)
+    ]

@@ -2,33 +2,52 @@
 
 `work/` survives a kill and holds everything that a later attempt continues from:
 
-    run.json    what the run is: seed and settings
-    state/      training state            (`state`)
-    metrics/    parts of the tables       (`metrics`)
-    policies/   policies that are kept    (`policies`): after `evaluate_at_step`, and where a call ended
+    run.json               what the run is: seed and settings
+    state/                 training state            (`state`)
+    metrics/               parts of the tables       (`metrics`)
+    policies/ critics/     models that are kept      (`policies`): after `evaluate_at_step`, where a call ended, and the
+                           best so far: after the checkpoint before which mean scores were highest
+    tensorboard/           for eyes only             (`trackers`)
 
 A step is a function of the state after the step before and of (seed, step), so an interrupted run that is started
-again ends with the bytes of an undisturbed one (CPU, the same number of threads). No schedule depends on
+again ends with the bytes of an undisturbed one (CPU, the same ranks and number of threads). No schedule depends on
 `until_step`: asking for more steps later continues the same run, asking for fewer gives what is there. Studies that
-differ in `until_step` and `evaluate_at_step` only share a run, so every policy that any of them kept is written out.
+differ in `until_step` and `evaluate_at_step` only share a run, so every model that any of them kept is written out.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from bai_pipeline.errors import TrainingError
-from bai_pipeline.ppo.engines import DEFAULT_DEEPSPEED, DeepSpeedConfig
+from bai_pipeline.errors import TrainingError, TrainingInterrupted
+from bai_pipeline.ppo.engines import Parallelism
 from bai_pipeline.ppo.metrics import MetricsTables, Row
-from bai_pipeline.ppo.policies import KeptPolicies, policy_name
+from bai_pipeline.ppo.policies import KeptModels, TrainedModels, model_name
+from bai_pipeline.ppo.records import StepRecord
 from bai_pipeline.ppo.state import StateStore
+from bai_pipeline.ppo.termination import Termination
+from bai_pipeline.ppo.trackers import Tracker, TrackerName, start_trackers
 from bai_pipeline.ppo.trainer import PpoTrainer
 from bai_pipeline.progress import Reporter
 from bai_pipeline.reward.scorers import Scorer
 from bai_pipeline.settings import PpoSettings
 from bai_pipeline.store.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How far a call goes and what it keeps on the way."""
+
+    until_step: int
+    """The run stands at least here afterwards."""
+    checkpoint_every: int
+    """Steps between checkpoints; there is always one at the end."""
+    evaluate_at_step: int
+    """The models after this step are kept."""
 
 
 def run_ppo(
@@ -38,74 +57,201 @@ def run_ppo(
     work: Path,
     settings: PpoSettings,
     seed: int,
-    until_step: int,
-    checkpoint_every: int,
-    evaluate_at_step: int,
+    schedule: Schedule,
     report: Reporter,
     critic_init: Path,
     reference: Path | None,
     scorer: Scorer,
-    deepspeed: DeepSpeedConfig = DEFAULT_DEEPSPEED,
+    parallelism: Parallelism | None = None,
+    trackers: Sequence[TrackerName] = (),
 ) -> dict[str, float | int | str]:
-    """Train `actor` until at least `until_step` steps are done, from wherever `work` stands.
+    """Train `actor` until at least `schedule.until_step` steps are done, from wherever `work` stands.
+
+    On several ranks all of them call this with the same arguments; the first one writes and reports.
 
     Args:
         actor: Hugging Face directory of the initial policy; its tokenizer and chat template are the run's.
         prompts: Parquet file `{id, messages, answer?, verifier?}`.
-        out: existing empty directory; receives `steps/` and `responses/` (Parquet), `policies/step-…/` (Hugging Face
-            directories: every policy that is kept) and `run.json` {until_step: where the run stands, policies}.
-        work: existing directory of this run alone.
-        checkpoint_every: steps between checkpoints; there is always one at the end.
+        out: existing empty directory; receives `steps/`, `responses/`, `prefixes/` and `samples/` (Parquet),
+            `policies/step-…/` and `critics/step-…/` (Hugging Face directories: every model that is kept) and
+            `run.json` {until_step: where the run stands, policies, critics, best_step}.
+        work: existing directory of this run alone, which all ranks see.
         critic_init: directory of a reward model, or of a policy for a critic with a zero head.
         reference: frozen policy of the KL penalty; None: the initial actor. Loaded only if kl_coef > 0.
         scorer: called with messages, response texts and answers.
-        deepspeed: ZeRO stage, precision and offloading.
+        parallelism: how models are spread over the ranks.
+        trackers: where numbers go beside the tables.
 
     Returns:
         Numbers for the UI: first and last readings, tokens, seconds.
 
     Raises:
+        TrainingInterrupted: SIGTERM came; the state before the unfinished step is in `work`.
         TrainingError: `work` belongs to another run or has passed `evaluate_at_step` without keeping that policy, no
-            checkpoint is intact, a loss is not finite. `out` is not complete then.
+            checkpoint is intact, a loss is not finite, the sampler is not the trainer. `out` is not complete then.
         CheckpointError: tensors in a directory are not exactly the model's.
         DataError: the prompts table breaks its schema.
         RewardError: the reward cannot be computed, or the critic's tokenizer is not the actor's.
     """
     _claim(work, settings, seed)
-    trainer = PpoTrainer(actor, critic_init, reference, prompts, scorer, settings, seed, deepspeed)
-    state, kept = StateStore(work / "state"), KeptPolicies(work / "policies")
-    tables = MetricsTables(
-        work / "metrics", accuracy=trainer.prompts.has_answers, reference=trainer.reference is not None
-    )
-    start = state.load_newest(trainer.engines, report)
-    kept.resume(start)
-    if start > evaluate_at_step and evaluate_at_step not in kept.steps():
-        raise TrainingError(
-            f"{work} stands after step {start} and kept no policy after step {evaluate_at_step} (it has "
-            f"{', '.join(map(str, kept.steps())) or 'none'}); nothing was trained, remove the directory to train anew"
+    trainer = PpoTrainer(actor, critic_init, reference, prompts, scorer, settings, seed, parallelism)
+    try:
+        with Termination().noticed() as termination:
+            run = _Run(trainer, actor, work, schedule, parallelism or Parallelism(), report, termination)
+            run.resume()
+            run.track(trackers, f"{work.parent.name}-seed-{seed}", settings.model_dump(mode="json"))
+            run.train()
+            return run.publish(out)
+    finally:
+        trainer.close()
+
+
+class _Run:
+    """One call of `run_ppo`."""
+
+    def __init__(
+        self,
+        trainer: PpoTrainer,
+        actor: Path,
+        work: Path,
+        schedule: Schedule,
+        parallelism: Parallelism,
+        report: Reporter,
+        termination: Termination,
+    ) -> None:
+        self._trainer, self._work, self._schedule, self._report = trainer, work, schedule, report
+        self._termination = termination
+        self._ranks = trainer.ranks
+        self._state = StateStore(work / "state", self._ranks, parallelism.zero_stage)
+        self._kept = KeptModels(work, self._ranks)
+        self._tables = MetricsTables(
+            work / "metrics",
+            accuracy=trainer.prompts.has_answers,
+            reference=trainer.reference is not None,
+            routed=trainer.is_routed,
         )
-    tables.resume(start)
-    if start == evaluate_at_step:
-        kept.save(start, trainer.policy, actor)
-    if start:
-        report.log(f"continuing after step {start}" if start < until_step else f"after step {start}: nothing to train")
-    for step in range(start, until_step):
-        record = trainer.step(step)
-        tables.add("steps", record.steps)
-        tables.add("timings", record.timings)
-        for row in record.responses:
-            tables.add("responses", row)
-        done = step + 1
-        report.progress(done, until_step, **_readings(record.steps))
-        if done == evaluate_at_step:
-            kept.save(done, trainer.policy, actor)
-        if done % checkpoint_every == 0 or done == until_step:
-            tables.flush(done)
-            state.save(done, trainer.engines)
-    end = max(start, until_step)
-    kept.save(end, trainer.policy, actor)
-    _write_out(out, end, tables, kept)
-    return _summary(tables, start)
+        self._models = TrainedModels(trainer.policy, trainer.critic, actor)
+        self._trackers: list[Tracker] = []
+        self._start = 0
+
+    def resume(self) -> None:
+        """Bring everything to the newest checkpoint."""
+        evaluate_at = self._schedule.evaluate_at_step
+        start, state = self._state.load_newest(self._trainer.engines, self._report)
+        if state is not None:
+            self._trainer.restore(state)
+        self._start = start
+        self._kept.resume(start)
+        steps = self._kept.steps()
+        if start > evaluate_at and evaluate_at not in steps:
+            raise TrainingError(
+                f"{self._work} stands after step {start} and kept no policy after step {evaluate_at} (it has "
+                f"{', '.join(map(str, steps)) or 'none'}); nothing was trained, remove the directory to train anew"
+            )
+        if self._ranks.is_first:
+            self._tables.resume(start)
+        if start == evaluate_at:
+            self._kept.save(start, "evaluated", self._models)
+        if start and start < self._schedule.until_step:
+            self._report.log(f"continuing after step {start}")
+        elif start:
+            self._report.log(f"after step {start}: nothing to train")
+
+    def track(self, names: Sequence[TrackerName], run: str, settings: Mapping[str, Any]) -> None:
+        """Start the trackers."""
+        if self._ranks.is_first and self._start < self._schedule.until_step:
+            self._trackers = start_trackers(names, self._work, run, settings, self._start)
+
+    def train(self) -> None:
+        """The steps that are missing."""
+        try:
+            for step in range(self._start, self._schedule.until_step):
+                self._step(step)
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
+
+    def publish(self, out: Path) -> dict[str, float | int | str]:
+        """Fill `out` from `work`; nothing in `work` changes by that, so it can be repeated."""
+        end = max(self._start, self._schedule.until_step)
+        self._kept.save(end, "end", self._models)
+        steps, best = self._kept.steps(), self._kept.best()
+        if not self._ranks.is_first:
+            return {}
+        self._tables.collect(out)
+        for step in steps:
+            shutil.copytree(self._kept.policy(step), out / "policies" / model_name(step))
+            shutil.copytree(self._kept.critic(step), out / "critics" / model_name(step))
+        places = {kind: {step: f"{kind}/{model_name(step)}" for step in steps} for kind in ("policies", "critics")}
+        write_atomically(out / "run.json", json.dumps({"until_step": end, **places, "best_step": best}, indent=1))
+        return _summary(self._tables, self._start)
+
+    def _step(self, step: int) -> None:
+        """One step and what follows it."""
+        before = self._trainer.state()
+        try:
+            record = self._trainer.step(step, self._stop_if_told)
+        except TrainingInterrupted:
+            self._checkpoint(step, before)
+            raise
+        done, schedule = step + 1, self._schedule
+        if self._ranks.is_first:
+            self._record(record)
+        self._report.progress(done, schedule.until_step, **_readings(record.steps))
+        for tracker in self._trackers:
+            tracker.log(step, *_tracked(record))
+        if done == schedule.evaluate_at_step:
+            self._kept.save(done, "evaluated", self._models)
+        if done % schedule.checkpoint_every == 0 or done == schedule.until_step:
+            self._checkpoint(done, self._trainer.state())
+            self._keep_best(done)
+        try:
+            self._stop_if_told()
+        except TrainingInterrupted:
+            self._checkpoint(done, self._trainer.state())
+            raise
+
+    def _record(self, record: StepRecord) -> None:
+        self._tables.add("steps", record.steps)
+        self._tables.add("timings", record.timings)
+        for table, rows in (
+            ("responses", record.responses),
+            ("prefixes", record.prefixes),
+            ("samples", record.samples),
+        ):
+            for row in rows:
+                self._tables.add(table, row)
+
+    def _checkpoint(self, done: int, state: dict[str, float]) -> None:
+        """The tables first: a state without its rows could not be continued."""
+        if self._ranks.is_first:
+            self._tables.flush(done)
+        self._state.save(done, self._trainer.engines, state)
+
+    def _keep_best(self, done: int) -> None:
+        """Keep the models of this checkpoint if scores since the one before were the highest of any such time."""
+        every = self._schedule.checkpoint_every
+        if done % every:
+            return
+        is_best = False
+        if self._ranks.is_first:
+            scores = [float(row["score_mean"] or 0.0) for row in self._tables.rows("steps")]
+            means = [fmean(scores[first : first + every]) for first in range(0, done, every)]
+            is_best = means[-1] > max(means[:-1], default=float("-inf"))
+        if self._ranks.agree(is_best):
+            before = self._kept.best()
+            self._kept.save(done, "best", self._models)
+            if before is not None:
+                self._kept.release(before, "best")
+
+    def _stop_if_told(self) -> None:
+        """End the run if any rank was told to.
+
+        Raises:
+            TrainingInterrupted: one was.
+        """
+        if self._ranks.any(self._termination.requested):
+            raise TrainingInterrupted("SIGTERM: the state was saved, started again the run goes on from there")
 
 
 def _claim(work: Path, settings: PpoSettings, seed: int) -> None:
@@ -124,15 +270,6 @@ def _claim(work: Path, settings: PpoSettings, seed: int) -> None:
     raise TrainingError(f"{work} belongs to a run with other settings ({changes}); it was left as it is")
 
 
-def _write_out(out: Path, end: int, tables: MetricsTables, kept: KeptPolicies) -> None:
-    """Fill `out` from `work`; nothing in `work` changes, so this can be repeated."""
-    tables.collect(out)
-    policies = {step: f"policies/{policy_name(step)}" for step in kept.steps()}
-    for step, place in policies.items():
-        shutil.copytree(kept.path(step), out / place)
-    write_atomically(out / "run.json", json.dumps({"until_step": end, "policies": policies}, indent=1))
-
-
 _SHOWN: Mapping[str, str] = {
     "length": "length_mean",
     "score": "score_mean",
@@ -147,9 +284,28 @@ def _readings(row: Row) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
+def _tracked(record: StepRecord) -> tuple[dict[str, float], dict[str, str]]:
+    """The numbers and texts of a step for trackers."""
+    numbers = {
+        f"{table}/{name}": float(value)
+        for table, row in (("steps", record.steps), ("timings", record.timings))
+        for name, value in row.items()
+        if value is not None and name not in ("seed", "step")
+    }
+    numbers |= {f"value_error/{row['prefix']}": float(row["value_error"] or 0.0) for row in record.prefixes}
+    return numbers, {f"samples/{row['prompt_id']}": str(row["response"]) for row in record.samples}
+
+
 def _summary(tables: MetricsTables, start: int) -> dict[str, float | int | str]:
     steps, timings = tables.rows("steps"), tables.rows("timings")
     first, last = _readings(steps[0]), _readings(steps[-1])
+    spent = {
+        name: sum(float(row[name] or 0) for row in timings)
+        for name in (
+            *(f"{phase}_seconds" for phase in ("sync", "sample", "score", "estimate", "update")),
+            "cpu_seconds",
+        )
+    }
     tokens = sum(int(row["tokens"] or 0) for row in timings)
     return {
         "steps": len(steps),
@@ -157,5 +313,6 @@ def _summary(tables: MetricsTables, start: int) -> dict[str, float | int | str]:
         **{f"{name}_first_step": value for name, value in first.items()},
         **{f"{name}_last_step": value for name, value in last.items()},
         "sampled_tokens": tokens,
-        "cpu_seconds": sum(float(row["cpu_seconds"] or 0) for row in timings),
+        "tokens_per_second": tokens / max(1e-9, spent["sample_seconds"]),
+        **spent,
     }

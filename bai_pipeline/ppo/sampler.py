@@ -1,40 +1,26 @@
 """Batched sampling from a causal LM, with the log-probability of every sampled token.
 
-B prompts, R rows still in the batch, V vocabulary.
+B prompts of a call, R rows in the batch at a time, V vocabulary. Forward passes are in `decoders`, the choice of the
+next token is in `drawing`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bai_pipeline.errors import CheckpointError, DataError
-from bai_pipeline.ppo.decoders import Decoder, build_decoder
+from bai_pipeline.ppo.decoders import Decoder, RefillingDecoder, build_decoder
+from bai_pipeline.ppo.drawing import Uniforms, choose
+from bai_pipeline.ppo.rollouts.interface import FinishReason, Rollout, Sampling
 
-FinishReason = Literal["stop", "length"]
+__all__ = ["FinishReason", "Rollout", "Sampling", "response_texts", "sample", "sample_responses", "stop_tokens"]
 
 DROP_SHARE = 8
-"""Finished rows leave the batch once they are one in this many: each removal copies the cache."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One response per prompt, in the order of the prompts."""
-
-    tokens: list[list[int]]
-    """Response tokens, the end-of-sequence token included."""
-    logprobs: list[list[float]]
-    """Log-probability of each token under the distribution it was drawn from (see `sample`)."""
-    finish_reasons: list[FinishReason]
-    """`stop` after an end-of-sequence token, `length` when `max_new_tokens` cut the response."""
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each response."""
-        return [len(row) for row in self.tokens]
+"""Finished rows leave the batch, or make room for waiting prompts, once they are one in this many: each time copies
+cache or costs a forward pass."""
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -73,110 +59,177 @@ def sample(
     generator: torch.Generator | None = None,
     decoder: Decoder | None = None,
 ) -> Rollout:
-    """Sample one response to each prompt, all in one batch.
+    """Sample one response to each prompt, all in one batch: `sample_responses` of all rows.
 
-    A token is drawn from softmax(logits / temperature) cut to its nucleus (top_p), and its log-probability is that of
-    exactly this distribution: with temperature 1 and top_p 1 it is the policy's own. Temperature 0 takes the most
-    probable token and gives its log-probability under the policy (temperature 1).
+    Args:
+        eos_token_id: token or tokens that end a response.
+    """
+    stop = (eos_token_id,) if isinstance(eos_token_id, int) else tuple(eos_token_id)
+    return sample_responses(
+        model,
+        prompts,
+        Sampling(max_new_tokens, temperature, top_p, stop_token_ids=stop),
+        generator=generator,
+        rows=range(len(prompts)),
+        total=len(prompts),
+        pad_token_id=pad_token_id,
+        decoder=decoder,
+    )
 
-    Row i at step t uses the (t B + i)-th number of the generator, whatever the other rows did.
+
+def sample_responses(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    generator: torch.Generator | None,
+    rows: Sequence[int],
+    total: int,
+    slots: int | None = None,
+    pad_token_id: int = 0,
+    decoder: Decoder | None = None,
+) -> Rollout:
+    """Sample one response to each prompt.
+
+    A token is drawn from softmax(logits / temperature) cut to the top_k most probable tokens and then to the nucleus of
+    these; its log-probability is that of the uncut distribution. Temperature 0 takes the most probable token, with its
+    log-probability under temperature 1.
+
+    Token t of the response to row i uses the (t · total + i)-th number of the generator, whatever the other rows do.
 
     Args:
         model: a Hugging Face causal LM; its weights are read at the call, its mode (train, eval) is left as it was.
         prompts: token ids of B non-empty prompts.
-        eos_token_id: token or tokens that end a response.
+        generator: source of randomness, on the CPU; required unless the temperature is 0.
+        rows: (B,), the number of each prompt among `total`.
+        slots: rows that are decoded at a time, others wait; None: all.
         pad_token_id: fills the left of shorter prompts; its embedding has no effect.
-        generator: source of randomness, on the CPU; required unless temperature is 0.
         decoder: how to run the model; default `build_decoder`'s choice.
 
     Raises:
-        DataError: an empty prompt, prompt and response that exceed the model's positions, or no generator.
+        DataError: an empty prompt, prompt and response that exceed the model's positions, rows that are not one a
+            prompt below `total`, or no generator.
     """
-    _check(model, prompts, max_new_tokens, temperature, generator)
+    _check(model, prompts, sampling, generator, rows, total)
     if not prompts:
         return Rollout([], [], [])
-    was_training = model.training
-    model.train(False)
-    try:
-        with torch.inference_mode():
-            if decoder is None:
-                decoder = build_decoder(model, max(map(len, prompts)) + max_new_tokens)
-            stop = torch.tensor([eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id))
-            return _sample(decoder, prompts, max_new_tokens, temperature, top_p, stop, pad_token_id, generator)
-    finally:
-        model.train(was_training)
+    with _evaluation_mode(model), torch.inference_mode():
+        return decode(
+            decoder or build_decoder(model, max(map(len, prompts)) + sampling.max_new_tokens),
+            prompts,
+            sampling,
+            _uniforms(generator, sampling, total),
+            torch.tensor(rows),
+            slots=slots or len(prompts),
+            pad_token_id=pad_token_id,
+        )
 
 
-def _sample(
+def decode(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    stop: Tensor,
+    sampling: Sampling,
+    uniforms: Uniforms | None,
+    rows: Tensor,
+    *,
+    slots: int,
     pad_token_id: int,
-    generator: torch.Generator | None,
 ) -> Rollout:
-    count = len(prompts)
-    tokens = torch.full((count, max_new_tokens), pad_token_id)  # (B, max_new_tokens)
-    logprobs = torch.zeros(count, max_new_tokens)
-    lengths = torch.full((count,), max_new_tokens)
-    stopped = torch.zeros(count, dtype=torch.bool)
-    rows = torch.arange(count)  # (R,), the prompt of each row of the batch
-    logits = decoder.prefill(*_pad_left(prompts, pad_token_id))  # (R, V)
-    for step in range(max_new_tokens):
-        if temperature == 0:
-            distribution = logits.log_softmax(-1)
-            chosen = distribution.argmax(-1)
-        else:
-            distribution = sampling_logprobs(logits, temperature, top_p)
-            uniform = torch.rand(count, generator=generator, dtype=torch.float64)[rows]
-            chosen = draw(distribution, uniform)
-        tokens[rows, step] = chosen
-        logprobs[rows, step] = distribution.gather(1, chosen[:, None])[:, 0]
-        ended = torch.isin(chosen, stop) & ~stopped[rows]
-        lengths[rows[ended]] = step + 1
-        stopped[rows[ended]] = True
-        alive = ~stopped[rows]
-        finished = len(rows) - int(alive.sum())
-        if finished == len(rows) or step + 1 == max_new_tokens:
-            break
-        if finished * DROP_SHARE >= len(rows):
-            kept = alive.nonzero()[:, 0]
-            decoder.keep(kept)
-            rows, chosen = rows[kept], chosen[kept]
-        logits = decoder.step(chosen)
-    ends = lengths.tolist()
-    return Rollout(
-        tokens=[row[:end] for row, end in zip(tokens.tolist(), ends, strict=True)],
-        logprobs=[row[:end] for row, end in zip(logprobs.tolist(), ends, strict=True)],
-        finish_reasons=["stop" if flag else "length" for flag in stopped.tolist()],
-    )
+    """The loop of `sample_responses`: at most `slots` rows at a time, freed ones refilled if the decoder can, else the
+    next when all are finished.
 
-
-def sampling_logprobs(logits: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Log-probabilities (R, V) of the tempered and nucleus-cut distribution, -inf outside the nucleus.
-
-    The nucleus is the smallest set of most probable tokens whose probability reaches top_p (Holtzman et al. 2020,
-    arXiv:1904.09751); the rest is renormalised.
+    Args:
+        rows: (B,), the number of each prompt in `uniforms`.
     """
-    logprobs = (logits / temperature).log_softmax(-1)
-    if top_p >= 1:
-        return logprobs
-    ordered, order = logprobs.sort(-1, descending=True)
-    before = ordered.exp().cumsum(-1) - ordered.exp()  # probability of all that are more probable
-    outside = (before >= top_p).scatter(-1, order, before >= top_p)
-    return logprobs.masked_fill(outside, -torch.inf).log_softmax(-1)
+    responses = _Responses(len(prompts), sampling)
+    refilling = decoder if isinstance(decoder, RefillingDecoder) else None
+    waiting = list(range(len(prompts)))
+    while waiting:
+        first, waiting = waiting[:slots], waiting[slots:]
+        batch = _Batch(first)
+        logits = decoder.prefill(*_pad_left([prompts[index] for index in first], pad_token_id))  # (R, V)
+        while True:
+            numbers = None if uniforms is None else uniforms(batch.ages, rows[batch.prompts])
+            batch.last, logprobs = choose(logits, sampling, numbers)
+            responses.add(batch, logprobs)
+            finished = len(batch.alive) - int(batch.alive.sum())
+            if finished == len(batch.alive):
+                break
+            if finished * DROP_SHARE >= len(batch.alive) or (refilling is not None and refilling.full):
+                newcomers = [] if refilling is None else waiting[:finished]
+                waiting = waiting[len(newcomers) :]
+                staying = batch.staying(len(newcomers))
+                if len(staying) < len(batch.alive):
+                    decoder.keep(staying)
+                    batch.keep(staying)
+                if refilling is not None and newcomers:
+                    begun = [prompts[index] for index in newcomers]
+                    # The step below reads their last tokens.
+                    refilling.admit(batch.finished, *_pad_left([prompt[:-1] for prompt in begun], pad_token_id))
+                    batch.admit(newcomers, [prompt[-1] for prompt in begun])
+            logits = decoder.step(batch.last)
+    return responses.rollout()
 
 
-def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
-    """Tokens (R,) by inversion: the first whose cumulative probability exceeds `uniform` (R,) in [0, 1).
+class _Batch:
+    """The rows that are decoded together. Finished ones go on, unread, until they are dropped or replaced."""
 
-    In float64 `uniform * total < total` holds for every total, so a token of probability 0 is never drawn.
-    """
-    cumulative = logprobs.double().exp().cumsum(-1)  # (R, V)
-    targets = (uniform * cumulative[:, -1])[:, None]
-    return torch.searchsorted(cumulative, targets, right=True)[:, 0]
+    def __init__(self, prompts: list[int]) -> None:
+        self.prompts = torch.tensor(prompts)  # (R,), the prompt of each row
+        self.ages = torch.zeros_like(self.prompts)  # (R,), tokens of its response
+        self.last = torch.zeros_like(self.prompts)  # (R,), its newest token
+        self.alive = torch.ones_like(self.prompts, dtype=torch.bool)  # (R,), False once it is finished
+
+    @property
+    def finished(self) -> Tensor:
+        """Indices of the finished rows."""
+        return (~self.alive).nonzero()[:, 0]
+
+    def staying(self, replaced: int) -> Tensor:
+        """Indices of the rows that are alive and of the first `replaced` of the others."""
+        return (self.alive | ((~self.alive).cumsum(0) <= replaced)).nonzero()[:, 0]
+
+    def keep(self, rows: Tensor) -> None:
+        self.prompts, self.ages = self.prompts[rows], self.ages[rows]
+        self.last, self.alive = self.last[rows], self.alive[rows]
+
+    def admit(self, prompts: list[int], last: list[int]) -> None:
+        """Put new rows in the places of the finished ones."""
+        places = self.finished
+        self.prompts[places], self.last[places] = torch.tensor(prompts), torch.tensor(last)
+        self.ages[places], self.alive[places] = 0, True
+
+
+class _Responses:
+    """What was sampled so far, a row for each prompt."""
+
+    def __init__(self, count: int, sampling: Sampling) -> None:
+        self._limit = sampling.max_new_tokens
+        self._stop = torch.tensor(sampling.stop_token_ids, dtype=torch.long)
+        # The last column takes what finished rows go on with.
+        self._tokens = torch.zeros(count, self._limit + 1, dtype=torch.long)
+        self._logprobs = torch.zeros(count, self._limit + 1)
+        self._lengths = torch.full((count,), self._limit)
+        self._stopped = torch.zeros(count, dtype=torch.bool)
+
+    def add(self, batch: _Batch, logprobs: Tensor) -> None:
+        """Append the newest token and its log-probability (R,) to each row; say which rows are finished by it."""
+        self._tokens[batch.prompts, batch.ages] = batch.last
+        self._logprobs[batch.prompts, batch.ages] = logprobs
+        batch.ages = (batch.ages + 1).clamp_(max=self._limit)
+        stopped = torch.isin(batch.last, self._stop) & batch.alive
+        if stopped.any():
+            self._stopped[batch.prompts[stopped]] = True
+            self._lengths[batch.prompts[stopped]] = batch.ages[stopped]
+        batch.alive &= (batch.ages < self._limit) & ~stopped
+
+    def rollout(self) -> Rollout:
+        ends = self._lengths.tolist()
+        return Rollout(
+            tokens=[row[:end] for row, end in zip(self._tokens.tolist(), ends, strict=True)],
+            logprobs=[row[:end] for row, end in zip(self._logprobs.tolist(), ends, strict=True)],
+            finish_reasons=["stop" if flag else "length" for flag in self._stopped.tolist()],
+        )
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -190,21 +243,43 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tens
     return input_ids, valid
 
 
+def _uniforms(generator: torch.Generator | None, sampling: Sampling, total: int) -> Uniforms | None:
+    if generator is None or sampling.temperature == 0:
+        return None
+    return Uniforms(generator, sampling.max_new_tokens, total)
+
+
+@contextmanager
+def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    was_training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def _check(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
+    sampling: Sampling,
     generator: torch.Generator | None,
+    rows: Sequence[int],
+    total: int,
 ) -> None:
-    if temperature != 0 and generator is None:
-        raise DataError(f"sampling at temperature {temperature} needs a generator; got none")
+    if sampling.temperature != 0 and generator is None:
+        raise DataError(f"sampling at temperature {sampling.temperature} needs a generator; got none")
+    if len(rows) != len(prompts) or not all(0 <= row < total for row in rows):
+        raise DataError(
+            f"expected one row number below {total} for each of {len(prompts)} prompts, got {list(rows)}; nothing was "
+            "sampled"
+        )
     limit = getattr(model.config, "max_position_embeddings", None)
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise DataError(f"prompt {index} has no tokens; nothing was sampled")
-        if limit is not None and len(prompt) + max_new_tokens > limit:
+        if limit is not None and len(prompt) + sampling.max_new_tokens > limit:
             raise DataError(
-                f"prompt {index} has {len(prompt)} tokens and max_new_tokens is {max_new_tokens}: together more than "
-                f"the model's {limit} positions; nothing was sampled"
+                f"prompt {index} has {len(prompt)} tokens and max_new_tokens is {sampling.max_new_tokens}: together "
+                f"more than the model's {limit} positions; nothing was sampled"
             )

@@ -1,12 +1,14 @@
 """The commands that people type, on the smoke study, as processes of their own."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from assets.demo.progress import Progress
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import RefKey, Store
 from tests.graph.chain import plan_of
@@ -71,6 +73,17 @@ def test_the_demo_has_nothing_to_do_when_all_is_fresh_and_shows_both_tables(envi
     assert any(line.startswith("| 0.0 | 1 |") for line in shown)
     loaded = {line.rpartition("|")[2].strip() for line in text.splitlines() if line.startswith("import time:")}
     assert not loaded & {"dagster", "torch", "transformers", "pandas"}
+
+
+def test_the_demo_says_where_the_time_of_its_jobs_went(smoke: Plan) -> None:
+    lines = Progress(smoke).spent()
+    seconds = [float(line.split(": ")[1].split(" s ")[0]) for line in lines[:-1]]
+    assert seconds == sorted(seconds, reverse=True)
+    assert any(re.fullmatch(r"ppo_run: \d+ s in 2 jobs", line) for line in lines)
+    assert re.fullmatch(
+        r"of the PPO runs: sample \d+ s, score \d+ s, estimate \d+ s, update \d+ s; the rest is loading and saving",
+        lines[-1],
+    )
 
 
 def test_a_demo_whose_run_fails_says_which_and_why(environment: dict[str, str], copied: Store, tmp_path: Path) -> None:

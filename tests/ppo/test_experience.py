@@ -3,6 +3,7 @@
 import torch
 
 from bai_pipeline.ppo.experience import Experience, build_experience
+from bai_pipeline.ppo.ranks import Ranks
 
 CPU = torch.device("cpu")
 
@@ -40,5 +41,13 @@ def test_every_row_is_in_one_mini_batch() -> None:
 def test_computing_in_chunks_puts_results_back_in_place() -> None:
     batch = example()
     for chunk in (1, 2):
-        result = batch.compute(lambda part: part.targets.float(), chunk)
+        result = batch.compute(lambda part: part.targets.float(), chunk, Ranks())
         assert result[batch.mask].tolist() == [10, 11, 2, 12]
+
+
+def test_the_ranks_micro_batches_are_all_rows_in_as_many_pieces_of_similar_length() -> None:
+    lengths = [5, 1, 4, 2, 3, 6]
+    batch = build_experience([[9]] * 6, [[10 + n] * n for n in lengths], [[0.0] * n for n in lengths], 0, CPU)
+    shares = [batch.micro_batches(2, Ranks(rank, 2)) for rank in (0, 1)]
+    assert [[part.mask.sum(1).tolist() for part in share] for share in shares] == [[[1, 3], [5]], [[2, 4], [6]]]
+    assert [len(part.tokens) for part in batch.micro_batches(None, Ranks())] == [6]

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import pytest
@@ -14,12 +15,22 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from bai_pipeline.errors import CheckpointError, RewardError, TrainingError
-from bai_pipeline.ppo.engines import DEFAULT_DEEPSPEED, EXPERTS_IMPLEMENTATION, build_engine, load_actor, load_critic
+from bai_pipeline.ppo.engines import (
+    EXPERTS_IMPLEMENTATION,
+    Parallelism,
+    backward,
+    build_engine,
+    load_actor,
+    load_critic,
+    update,
+    whole_weights,
+)
 from bai_pipeline.reward.scorers import RewardModelScorer
 from bai_pipeline.settings import PpoSettings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",  # DeepSpeed imports torch's inductor
+    "ignore:`torch.distributed.*` is deprecated:FutureWarning",  # and calls its collectives by their old names
 )
 
 TOKENS = torch.tensor([[1, 5, 9, 10, 11, 2], [1, 6, 8, 12, 2, 0]])
@@ -101,7 +112,7 @@ def test_all_experts_run_as_grouped_matrix_products(world: Path, monkeypatch: py
 
 def test_the_learning_rate_warms_up_over_updates_and_stays(with_settings: Callable[..., PpoSettings]) -> None:
     module = nn.Linear(2, 1)
-    engine = build_engine(module, with_settings(warmup_updates=4), learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
+    engine = build_engine(module, with_settings(warmup_updates=4), learning_rate=0.01, parallelism=Parallelism())
     rates = []
     for _ in range(6):
         rates.append(engine.get_lr()[0])
@@ -116,7 +127,7 @@ def test_the_gradient_norm_is_reported_before_clipping_and_the_update_is_torch_a
     settings = with_settings(max_grad_norm=0.5, weight_decay=0.1, warmup_updates=0)
     module, twin = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
     twin.load_state_dict(module.state_dict())
-    engine = build_engine(module, settings, learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
+    engine = build_engine(module, settings, learning_rate=0.01, parallelism=Parallelism())
     optimizer = torch.optim.AdamW(twin.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.1)
     for scale in (3.0, 0.01, -7.0):
         x = scale * torch.tensor([[3.0, 4.0]])
@@ -134,17 +145,52 @@ def test_no_extension_is_compiled_on_a_cpu(settings: PpoSettings) -> None:
     """The name is undocumented: DeepSpeed is pinned to the version in which it works."""
     assert deepspeed.__version__.startswith("0.19.8")
     assert "deepspeed_shm_comm" in __compatible_ops__
-    build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
+    build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, parallelism=Parallelism())
     assert __compatible_ops__["deepspeed_shm_comm"] is False
 
 
-def test_a_deepspeed_config_cannot_override_the_study(settings: PpoSettings) -> None:
-    config = {**DEFAULT_DEEPSPEED, "gradient_clipping": 9.0, "optimizer": {"type": "Adam"}}
-    with pytest.raises(TrainingError, match="sets gradient_clipping, optimizer, which the study's ppo settings decide"):
-        build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, deepspeed=config)
+@pytest.mark.parametrize("key", ["gradient_clipping", "optimizer", "bf16"])
+def test_a_deepspeed_config_cannot_override_the_study(settings: PpoSettings, key: str) -> None:
+    parallelism = Parallelism(deepspeed={key: {}, "zero_optimization": {"stage": 2}})
+    message = rf"sets {key}, zero_optimization\.stage, which the study's ppo settings and the compute file's zero_stage"
+    with pytest.raises(TrainingError, match=message):
+        build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, parallelism=parallelism)
 
 
-def test_several_ranks_are_refused(settings: PpoSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TrainingError, match="PPO runs on one rank, WORLD_SIZE is 2"):
-        build_engine(nn.Linear(2, 1), settings, learning_rate=0.01, deepspeed=DEFAULT_DEEPSPEED)
+def test_activation_checkpointing_runs_each_layer_twice_and_changes_no_gradient(
+    world: Path, settings: PpoSettings
+) -> None:
+    norms, calls = [], []
+    for on in (False, True):
+        model = load_actor(world / "actor", torch.float32)
+        parallelism = Parallelism(activation_checkpointing=on)
+        engine = build_engine(model, settings, learning_rate=0.0, parallelism=parallelism)
+        count: list[int] = []
+        model.model.layers[0].self_attn.register_forward_pre_hook(lambda *_, count=count: count.append(1))
+        backward(engine, engine(input_ids=TOKENS, use_cache=False).logits.square().mean(), last=True)
+        norms.append(update(engine))
+        calls.append(len(count))
+        assert not any(module.training for module in model.modules() if "Dropout" in type(module).__name__)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+    assert calls == [1, 2]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_accumulated_micro_batches_are_one_update(with_settings: Callable[..., PpoSettings], stage: Any) -> None:
+    """Of two, and of three: the number is not told to DeepSpeed beforehand."""
+    settings = with_settings(warmup_updates=0, max_grad_norm=0.5)
+    inputs = [torch.tensor([[3.0, 4.0]]), torch.tensor([[-1.0, 2.0]]), torch.tensor([[0.5, 5.0]])]
+    module, twin = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    twin.load_state_dict(module.state_dict())
+    engine = build_engine(module, settings, learning_rate=0.01, parallelism=Parallelism(zero_stage=stage))
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=0.0)
+    for count in (2, 3, 1):
+        for number, x in enumerate(inputs[:count]):
+            backward(engine, engine(x).square().sum(), last=number + 1 == count)
+        norm = update(engine)
+        sum(twin(x).square().sum() for x in inputs[:count]).backward()
+        assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(twin.parameters(), 0.5)), rel=1e-5)
+        optimizer.step()
+        optimizer.zero_grad()
+        ((_, weight),) = whole_weights(module)
+        torch.testing.assert_close(weight, twin.weight.detach())

@@ -10,7 +10,7 @@ from bai_pipeline.ppo.metrics import MetricsTables, Row, responses_schema, steps
 
 
 def steps_row(step: int) -> Row:
-    row = dict.fromkeys(steps_schema(accuracy=False, reference=False).names, 0.5 + step)
+    row = dict.fromkeys(steps_schema(accuracy=False, reference=False, routed=False).names, 0.5 + step)
     return {**row, "seed": 3, "step": step, "length_min": 1, "length_max": 9}
 
 
@@ -19,7 +19,7 @@ def response_row(step: int, name: str) -> Row:
 
 
 def tables(root: Path, resume_at: int = 0) -> MetricsTables:
-    made = MetricsTables(root, accuracy=False, reference=False)
+    made = MetricsTables(root, accuracy=False, reference=False, routed=False)
     made.resume(resume_at)
     return made
 
@@ -40,17 +40,22 @@ def collected(made: MetricsTables, out: Path) -> dict[str, bytes]:
 
 
 def test_the_columns_are_those_of_the_contract() -> None:
-    assert " ".join(steps_schema(accuracy=True, reference=True).names) == (
+    assert " ".join(steps_schema(accuracy=True, reference=True, routed=True).names) == (
         "seed step length_mean length_min length_max truncated_share score_mean score_std reward_mean accuracy "
-        "kl_train_sample kl_mismatch kl_ref entropy clip_fraction policy_loss value_loss explained_variance "
-        "grad_norm_actor grad_norm_critic lr_actor lr_critic aux_loss"
+        "kl_train_sample kl_mismatch kl_ref kl_coef entropy clip_fraction policy_loss value_loss explained_variance "
+        "stop_gap grad_norm_actor grad_norm_critic lr_actor lr_critic aux_loss expert_load_max expert_load_entropy"
     )
     assert " ".join(responses_schema(accuracy=True).names) == ("seed step prompt_id length score correct finish_reason")
 
 
 def test_columns_that_the_run_cannot_fill_are_absent() -> None:
-    both = set(steps_schema(accuracy=True, reference=True).names)
-    assert both - set(steps_schema(accuracy=False, reference=False).names) == {"accuracy", "kl_ref"}
+    both = set(steps_schema(accuracy=True, reference=True, routed=True).names)
+    assert both - set(steps_schema(accuracy=False, reference=False, routed=False).names) == {
+        "accuracy",
+        "kl_ref",
+        "expert_load_max",
+        "expert_load_entropy",
+    }
     assert "correct" not in responses_schema(accuracy=False).names
 
 
@@ -76,7 +81,7 @@ def test_an_interrupted_run_collects_the_bytes_of_an_undisturbed_one(tmp_path: P
     resumed = tables(tmp_path / "two", resume_at=2)
     add_steps(resumed, range(2, 6), flush_after=(3, 6))
     expected = collected(undisturbed, tmp_path / "out one")
-    assert set(expected) == {"steps/part-000000.parquet", "responses/part-000000.parquet"}
+    assert set(expected) == {f"{name}/part-000000.parquet" for name in ("steps", "responses", "prefixes", "samples")}
     assert collected(resumed, tmp_path / "out two") == expected
 
 

@@ -1,12 +1,9 @@
 """Whole PPO runs of a tiny policy: what comes out, and that a kill changes none of it."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,15 +15,17 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bai_pipeline.errors import DataError, TrainingError
-from bai_pipeline.ppo import run_ppo
+from bai_pipeline.ppo import Parallelism, Schedule, run_ppo
 from bai_pipeline.ppo.metrics import responses_schema, steps_schema
 from bai_pipeline.ppo.trainer import PpoTrainer
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.reward.scorers import RewardModelScorer, Scorer, VerifierScorer
 from bai_pipeline.settings import PpoSettings
+from tests.ppo import ppo_process
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",  # DeepSpeed imports torch's inductor
+    "ignore:`torch.distributed.*` is deprecated:FutureWarning",  # and calls its collectives by their old names
 )
 
 Run = Callable[..., dict[str, float | int | str]]
@@ -56,7 +55,9 @@ class ConstantScorer:
 def run(world: Path, settings: PpoSettings, tmp_path: Path) -> Run:
     """run_ppo on the tiny world; `name` is the run, every call fills an `out` of its own."""
 
-    def call(name: str, out: str, steps: int = STEPS, every: int = 3, **changes: Any) -> dict[str, float | int | str]:
+    def call(
+        name: str, out: str, steps: int = STEPS, every: int = 3, evaluate_at_step: int = 2, **changes: Any
+    ) -> dict[str, float | int | str]:
         for directory in (tmp_path / name, tmp_path / out):
             directory.mkdir(exist_ok=True)
         options: dict[str, Any] = {
@@ -64,7 +65,6 @@ def run(world: Path, settings: PpoSettings, tmp_path: Path) -> Run:
             "prompts": world / "prompts.parquet",
             "settings": settings,
             "seed": 0,
-            "evaluate_at_step": 2,
             "critic_init": world / "reward",
             "reference": None,
             "scorer": changes.get("scorer") or RewardModelScorer.load(world / "reward"),
@@ -73,8 +73,7 @@ def run(world: Path, settings: PpoSettings, tmp_path: Path) -> Run:
         return run_ppo(
             out=tmp_path / out,
             work=tmp_path / name,
-            until_step=steps,
-            checkpoint_every=every,
+            schedule=Schedule(steps, every, evaluate_at_step),
             report=SilentReporter(),
             **options,
         )
@@ -96,13 +95,16 @@ def table(out: Path, name: str) -> list[dict[str, Any]]:
 def test_a_run_leaves_tables_and_policies(run: Run, tmp_path: Path, settings: PpoSettings) -> None:
     run("work", "out", steps=3)
     out = tmp_path / "out"
-    assert {path.name for path in out.iterdir()} == {"steps", "responses", "policies", "run.json"}
+    tables = {"steps", "responses", "prefixes", "samples"}
+    assert {path.name for path in out.iterdir()} == {*tables, "policies", "critics", "run.json"}
     assert json.loads((out / "run.json").read_text()) == {
         "until_step": 3,
         "policies": {"2": "policies/step-000002", "3": "policies/step-000003"},
+        "critics": {"2": "critics/step-000002", "3": "critics/step-000003"},
+        "best_step": 3,
     }
     steps, responses = table(out, "steps"), table(out, "responses")
-    assert list(steps[0]) == steps_schema(accuracy=True, reference=True).names
+    assert list(steps[0]) == steps_schema(accuracy=True, reference=True, routed=True).names
     assert list(responses[0]) == responses_schema(accuracy=True).names
     assert [row["step"] for row in steps] == [0, 1, 2]
     assert len(responses) == 3 * settings.batch_size
@@ -129,21 +131,14 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
     run("undisturbed", "expected")
     moment = random.Random()
     steps, pause = moment.randint(1, STEPS - 2), moment.uniform(0, 0.1)
-    (tmp_path / "killed").mkdir()
-    (tmp_path / "lost").mkdir()
-    script = str(Path(__file__).with_name("ppo_process.py"))
-    places = [str(world), str(tmp_path / "killed"), str(tmp_path / "lost")]
-    with subprocess.Popen(
-        [sys.executable, script, *places, settings.model_dump_json(), str(STEPS), "3"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() == str(steps):
-                time.sleep(pause)
-                process.send_signal(signal.SIGKILL)
+    schedule = Schedule(STEPS, 3, 2)
+    (process,) = ppo_process.start(world, tmp_path / "killed", tmp_path / "lost", settings, schedule, Parallelism())
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == str(steps):
+            time.sleep(pause)
+            process.send_signal(signal.SIGKILL)
+    process.communicate()
     assert process.returncode == -signal.SIGKILL, f"not killed after step {steps} and {pause:.3f} s"
     resumed = run("killed", "found")["resumed_from_step"]
     assert isinstance(resumed, int)
@@ -165,8 +160,10 @@ def test_every_policy_that_was_an_end_or_evaluated_stays_in_the_run(run: Run, tm
     run("work", "second", steps=4, evaluate_at_step=2)
     run("work", "third", steps=5, evaluate_at_step=4)
     for out, steps in (("first", (1, 2)), ("second", (1, 2, 4)), ("third", (1, 2, 4, 5))):
-        policies = {str(step): f"policies/step-{step:06d}" for step in steps}
-        assert json.loads((tmp_path / out / "run.json").read_text()) == {"until_step": steps[-1], "policies": policies}
+        found = json.loads((tmp_path / out / "run.json").read_text())
+        assert found["until_step"] == steps[-1]
+        for kind in ("policies", "critics"):
+            assert found[kind] == {str(step): f"{kind}/step-{step:06d}" for step in steps}
         assert {path.name for path in (tmp_path / out / "policies").iterdir()} == {f"step-{step:06d}" for step in steps}
     for out in ("first", "second"):
         for path in (tmp_path / out / "policies").iterdir():

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bai_pipeline.errors import TrainingError
+from bai_pipeline.ppo.ranks import Ranks
 from bai_pipeline.ppo.state import StateStore
 from bai_pipeline.progress import SilentReporter
 
@@ -34,16 +35,32 @@ class FailingEngine(CountingEngine):
         raise OSError("disk full")
 
 
+def store(root: Path, ranks: int = 1, zero_stage: int = 1) -> StateStore:
+    return StateStore(root, Ranks(0, ranks) if ranks == 1 else Pretended(0, ranks), zero_stage)
+
+
+class Pretended(Ranks):
+    """The first of several ranks, without the others."""
+
+    def barrier(self) -> None:
+        return None
+
+    def agree(self, value: Any) -> Any:
+        return value
+
+
 def saved(root: Path, *steps: int) -> None:
     engine = CountingEngine()
     for step in steps:
         engine.value = 10 * step
-        StateStore(root).save(step, {"actor": engine})
+        store(root).save(step, {"actor": engine}, {"kl_coef": step / 8})
 
 
 def load(root: Path) -> tuple[int, CountingEngine]:
     engine = CountingEngine()
-    return StateStore(root).load_newest({"actor": engine}, SilentReporter()), engine
+    step, trainer = store(root).load_newest({"actor": engine}, SilentReporter())
+    assert trainer == ({"kl_coef": step / 8} if step else None)
+    return step, engine
 
 
 def test_without_a_checkpoint_a_run_starts_at_step_0(tmp_path: Path) -> None:
@@ -55,13 +72,13 @@ def test_the_newest_checkpoint_is_loaded_and_two_are_kept(tmp_path: Path) -> Non
     saved(tmp_path, 2, 4, 6)
     step, engine = load(tmp_path)
     assert (step, engine.value) == (6, 60)
-    assert StateStore(tmp_path).steps() == [4, 6]
+    assert store(tmp_path).steps() == [4, 6]
 
 
 def test_what_was_being_written_is_never_loaded(tmp_path: Path) -> None:
     saved(tmp_path, 2)
     with pytest.raises(OSError, match="disk full"):
-        StateStore(tmp_path).save(4, {"actor": FailingEngine()})
+        store(tmp_path).save(4, {"actor": FailingEngine()}, {})
     step, engine = load(tmp_path)
     assert (step, engine.value) == (2, 20)
     assert not list(tmp_path.glob(".*"))
@@ -81,7 +98,7 @@ def test_a_damaged_checkpoint_is_not_loaded_but_the_one_before(tmp_path: Path, d
         (newest / "digests.json").write_text("")
     step, engine = load(tmp_path)
     assert (step, engine.value, engine.loads) == (2, 20, 1)
-    assert StateStore(tmp_path).steps() == [2]
+    assert store(tmp_path).steps() == [2]
 
 
 def test_if_every_checkpoint_is_damaged_nothing_is_loaded(tmp_path: Path) -> None:
@@ -90,6 +107,19 @@ def test_if_every_checkpoint_is_damaged_nothing_is_loaded(tmp_path: Path) -> Non
         path.write_text("0 0")
     engine = CountingEngine()
     with pytest.raises(TrainingError, match=r"no checkpoint in .* is intact \(steps 4, 2\); nothing was loaded"):
-        StateStore(tmp_path).load_newest({"actor": engine}, SilentReporter())
+        store(tmp_path).load_newest({"actor": engine}, SilentReporter())
     assert engine.loads == 0
-    assert StateStore(tmp_path).steps() == [2, 4]
+    assert store(tmp_path).steps() == [2, 4]
+
+
+@pytest.mark.parametrize(("ranks", "stage"), [(2, 1), (1, 3)])
+def test_a_state_of_other_ranks_or_another_zero_stage_is_refused(tmp_path: Path, ranks: int, stage: int) -> None:
+    saved(tmp_path, 2)
+    engine = CountingEngine()
+    message = (
+        rf"step-000002 was written by 1 ranks under ZeRO 1, this is {ranks} under ZeRO {stage}; continue with those"
+    )
+    with pytest.raises(TrainingError, match=message):
+        store(tmp_path, ranks, stage).load_newest({"actor": engine}, SilentReporter())
+    assert engine.loads == 0
+    assert load(tmp_path)[0] == 2
