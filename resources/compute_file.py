@@ -37,7 +37,7 @@ class PpoExecution(Settings):
     ranks: Annotated[int, Field(ge=1)] = 1
     """Processes of a job, one a GPU."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    deepspeed: Path | dict[str, Any] | None = None
+    deepspeed: Path | dict[str, Any] = Field(default_factory=dict)
     """DeepSpeed's JSON (offloading, buckets, …), or a file of it: see deploy/deepspeed/."""
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Responses that a rank's model reads at once; None: its whole share of a mini-batch."""
@@ -48,9 +48,9 @@ class PpoExecution(Settings):
 
     @field_validator("deepspeed")
     @classmethod
-    def _read(cls, value: Path | dict[str, Any] | None) -> dict[str, Any]:
+    def _read(cls, value: Path | dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, Path):
-            return value or {}
+            return value
         try:
             content = json.loads(value.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -111,6 +111,8 @@ class KubernetesSettings(Settings):
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[dict[str, Any]] = Field(default_factory=list)
     env: dict[str, str] = Field(default_factory=dict)
+    termination_grace: Annotated[int, Field(ge=1)] = 300
+    """Seconds between SIGTERM and SIGKILL when a pod is evicted or deleted: time for PPO to write a checkpoint."""
     poll_interval: Seconds = 5.0
     """Seconds between two looks at the pod."""
     pod_wait_timeout: Seconds = 14 * 24 * 3600.0

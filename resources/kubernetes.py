@@ -113,6 +113,7 @@ def pod_spec(settings: KubernetesSettings, kind: str, store: Store) -> dict[str,
         "containers": [container],
         "volumes": volumes,
         "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": settings.termination_grace,
         "automountServiceAccountToken": False,
     }
     if settings.service_account:

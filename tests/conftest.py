@@ -23,7 +23,19 @@ for name in ("DAGSTER_HOME", "BAI_STUDY", "BAI_STORE", "BAI_COMPUTE"):
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.load_profile("repeatable")
 
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 SKIP_IS_FAILURE = os.environ.get("CI", "").lower() in ("1", "true")
+
+
+@pytest.fixture(autouse=True)
+def no_rank() -> Generator[None]:
+    """PPO in this process, be it for a fixture of the session, leaves LOCAL_RANK: others would see one rank of many."""
+    for name in RANK_VARIABLES:
+        os.environ.pop(name, None)
+    yield
+    for name in RANK_VARIABLES:
+        os.environ.pop(name, None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -169,13 +169,8 @@ def build_engine(module: nn.Module, settings: PpoSettings, *, learning_rate: flo
         _mark_leaves(module)
     if parallelism.activation_checkpointing:
         _checkpoint_activations(module)
-    engine, *_ = _deepspeed().initialize(
-        model=module,
-        optimizer=optimizer,
-        config=config,
-        lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / max(1, warmup))),
-    )
-    return engine
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: min(1.0, (done + 1) / max(1, warmup)))
+    return _initialize(model=module, optimizer=optimizer, config=config, lr_scheduler=schedule)
 
 
 def freeze(model: PreTrainedModel, settings: PpoSettings, parallelism: Parallelism, device: torch.device) -> nn.Module:
@@ -188,8 +183,7 @@ def freeze(model: PreTrainedModel, settings: PpoSettings, parallelism: Paralleli
     config = _config(parallelism, 3, settings)
     offload = config["zero_optimization"]
     offload.pop("offload_optimizer", None)
-    engine, *_ = _deepspeed().initialize(model=model, config=config)
-    module: nn.Module = engine.module
+    module: nn.Module = _initialize(model=model, config=config).module
     return module
 
 
@@ -300,6 +294,11 @@ def _checkpoint_activations(model: nn.Module) -> None:
         layer.training = True
 
 
+def _initialize(**options: Any) -> Any:
+    engine, *_ = _deepspeed().initialize(**options)
+    return engine
+
+
 def _deepspeed() -> Any:
     """DeepSpeed, among its ranks and ready for this machine.
 
@@ -310,6 +309,7 @@ def _deepspeed() -> Any:
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     Ranks.join()  # before DeepSpeed looks for other ways to find its ranks
+    os.environ.setdefault("LOCAL_RANK", "0")  # which DeepSpeed reads in every step
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 

@@ -27,11 +27,9 @@ class Ranks:
         """
         if not distributed.is_initialized():
             size = int(os.environ.get("WORLD_SIZE", "1"))
-            for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-                os.environ.setdefault(name, value)
             on_gpu = torch.cuda.is_available()
             if on_gpu:
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
             if size == 1:
                 store = distributed.HashStore()  # type: ignore[attr-defined]

@@ -251,12 +251,16 @@ def _uniforms(generator: torch.Generator | None, sampling: Sampling, total: int)
 
 @contextmanager
 def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    was_training = model.training
-    model.train(False)
+    """Every module in evaluation mode, and afterwards each in its own: layers of a model in evaluation mode are in
+    training mode where they checkpoint activations, which excludes a cache."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
 
 
 def _check(

@@ -165,6 +165,8 @@ class PpoTrainer:
         prompts = self.prompts.batch(step, self._settings.batch_size)
         own = [prompts[row] for row in self.ranks.own(len(prompts))]
         part = self._generate(own, step, len(prompts))
+        where = {"seed": self._seed, "step": step}
+        samples = self._samples(where, step)
         interrupted()
         watch.mark("sample_seconds")
         texts = response_texts(part, self._tokenizer)
@@ -187,7 +189,6 @@ class PpoTrainer:
         means = self._updater.run(step, experience, self._kl_coef if self._settings.kl_placement == "loss" else 0.0)
         watch.mark("update_seconds")
         self._adapt_kl(readings, sum(rollout.lengths))
-        where = {"seed": self._seed, "step": step}
         known = self.prompts.has_answers
         if known:
             readings["accuracy"] = accuracy_of(verdicts)
@@ -196,7 +197,7 @@ class PpoTrainer:
             steps={**dict.fromkeys(ACTOR_COLUMNS), **row},
             responses=response_rows(where, prompts, rollout, scores, verdicts if known else None),
             prefixes=prefix_rows(where, experience, self._settings.prefix_width),
-            samples=self._samples(where, step),
+            samples=samples,
             timings={**where, **watch.as_row(self.ranks), "tokens": sum(rollout.lengths)},
         )
 
@@ -326,7 +327,7 @@ class PpoTrainer:
             )
 
     def _samples(self, where: dict[str, int], step: int) -> list[Any]:
-        """Greedy responses of the policy before this step's updates to the first prompts of the table."""
+        """Greedy responses of the policy, before this step's updates, to the first prompts of the table."""
         settings = self._settings
         if not settings.sample_every or step % settings.sample_every:
             return []

@@ -72,6 +72,7 @@ def test_the_pod_has_the_claim_the_resources_and_the_job(
     assert pod["metadata"]["labels"]["bai-pipeline/job"] == spec("answer").identity
     assert pod["spec"]["serviceAccountName"] == "bai-jobs"
     assert pod["spec"]["restartPolicy"] == "Never"
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 300
     assert container["image"] == "registry.example/bai-jobs:1.0"
     assert container["resources"]["limits"] == {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "2"}
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}

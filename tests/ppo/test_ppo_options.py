@@ -173,6 +173,13 @@ def test_greedy_responses_to_the_first_prompts_are_kept_every_so_many_steps(make
         assert row["length"] == len(words) + (row["finish_reason"] == "stop")
 
 
+def test_greedy_responses_are_those_of_the_policy_before_the_updates_of_their_step(make: Make) -> None:
+    still, moving = (make(sample_every=1, actor_learning_rate=rate, warmup_updates=0) for rate in (1e-12, 0.3))
+    before, after = ([trainer.step(step).samples for step in range(2)] for trainer in (still, moving))
+    assert after[0] == before[0]
+    assert [row["response"] for row in after[1]] != [row["response"] for row in before[1]]
+
+
 def test_the_gap_between_stopping_and_going_on_is_that_of_unwhitened_advantages(make: Make) -> None:
     """A critic of zeros and lambda 1: every token's advantage is what its response earns."""
     trainer = make(lam=1.0, batch_size=32)

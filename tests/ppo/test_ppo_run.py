@@ -154,7 +154,9 @@ def test_a_longer_run_continues_a_shorter_one(run: Run, tmp_path: Path) -> None:
         assert files(tmp_path / "found" / name) == files(tmp_path / "expected" / name), name
 
 
-def test_every_policy_that_was_an_end_or_evaluated_stays_in_the_run(run: Run, tmp_path: Path) -> None:
+def test_every_policy_that_was_an_end_or_evaluated_stays_in_the_run_and_so_does_the_best(
+    run: Run, tmp_path: Path
+) -> None:
     """Studies that differ in until_step and evaluate_at_step only share a run."""
     run("work", "first", steps=2, evaluate_at_step=1)
     run("work", "second", steps=4, evaluate_at_step=2)
@@ -162,12 +164,13 @@ def test_every_policy_that_was_an_end_or_evaluated_stays_in_the_run(run: Run, tm
     for out, steps in (("first", (1, 2)), ("second", (1, 2, 4)), ("third", (1, 2, 4, 5))):
         found = json.loads((tmp_path / out / "run.json").read_text())
         assert found["until_step"] == steps[-1]
+        kept = sorted({*steps, found["best_step"]} - {None})
         for kind in ("policies", "critics"):
-            assert found[kind] == {str(step): f"{kind}/step-{step:06d}" for step in steps}
-        assert {path.name for path in (tmp_path / out / "policies").iterdir()} == {f"step-{step:06d}" for step in steps}
-    for out in ("first", "second"):
-        for path in (tmp_path / out / "policies").iterdir():
-            assert files(path) == files(tmp_path / "third" / "policies" / path.name)
+            assert found[kind] == {str(step): f"{kind}/step-{step:06d}" for step in kept}
+            assert {path.name for path in (tmp_path / out / kind).iterdir()} == {f"step-{step:06d}" for step in kept}
+        for step in steps:
+            policy = f"policies/step-{step:06d}"
+            assert files(tmp_path / out / policy) == files(tmp_path / "third" / policy)
 
 
 def test_a_finished_run_can_be_written_out_again(run: Run, tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_freed_slots_are_refilled_in_a_cache_of_slots_times_capacity(slots: int)
 @pytest.mark.parametrize("slots", [12, 20, 40])
 def test_finished_rows_that_wait_for_others_disturb_nothing(slots: int) -> None:
     """More than eight slots: a finished row stays for a while, past its limit and while the cache is moved."""
-    model, prompts, sampling = build(), PROMPTS * 25, Sampling(12, stop_token_ids=(EOS, 3))
+    model, prompts, sampling = build(), PROMPTS * 25, Sampling(8, stop_token_ids=(EOS, 3))
     prompts = [[*prompt, *[4] * (row % 5)] for row, prompt in enumerate(prompts)]
     rollout = sample_all(model, prompts, sampling, slots)
     assert rollout.finish_reasons.count("length") > 10
@@ -422,6 +422,18 @@ def test_sampling_leaves_the_model_as_it_was() -> None:
     run(model, PROMPTS)
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_layers_that_checkpoint_activations_sample_with_their_cache_and_go_on_checkpointing() -> None:
+    """These are in training mode within a model in evaluation mode."""
+    model = build_llama()
+    expected = run(model, PROMPTS)
+    model.activation_checkpointing_enable()
+    for layer in model.model.layers:
+        layer.training = True
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert run(model, PROMPTS) == expected
+    assert {name: module.training for name, module in model.named_modules()} == modes
 
 
 def test_no_prompts_give_no_responses() -> None:
