@@ -27,6 +27,7 @@ export HF_HUB_OFFLINE := 1
 export GX_ANALYTICS_ENABLED := false
 demo: export BAI_STUDY ?= micro
 demo: export BAI_STORE ?= $(CURDIR)/store
+demo: export BAI_COMPUTE ?= $(CURDIR)/deploy/compute/two-cores.yaml
 demo: export DAGSTER_HOME := $(CURDIR)/.dagster_home
 # In CI a skipped test is a failed one (tests/conftest.py); a plain pytest call is more lenient.
 test soak: export CI ?= true

@@ -38,9 +38,15 @@ def always(column: str, value: object) -> Expected:
     return "ExpectColumnValuesToBeInSet", {"column": column, "value_set": [value]}
 
 
+def load() -> None:
+    """Import Great Expectations, which takes seconds, before it is needed."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read at import; it would call a server
+    import great_expectations.expectations  # noqa: F401
+
+
 def expect(frame: "pd.DataFrame", expected: list[Expected]) -> dg.AssetCheckResult:
     """Validate a frame; the result's metadata is a table with a row per expectation."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read at import; it would call a server
+    load()
     import great_expectations as gx
     import great_expectations.expectations as gxe
     from great_expectations.data_context.types.base import ProgressBarsConfig

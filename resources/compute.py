@@ -13,7 +13,7 @@ from bai_pipeline.jobs.context import JobResult
 from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_result, run_job, write_spec
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute_file import KubernetesSettings, LocalSettings, PpoExecution
+from resources.compute_file import KubernetesSettings, LocalSettings
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """No job uses the network unless the compute file's `env` says otherwise."""
@@ -36,8 +36,7 @@ class Compute(ABC):
     result_timeout: float = 0.0
     """Seconds that a result may take to appear after its job ended well."""
 
-    ppo: PpoExecution
-    """How PPO is spread over processes."""
+    settings: LocalSettings | KubernetesSettings
 
     @abstractmethod
     def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
@@ -60,8 +59,7 @@ class Compute(ABC):
             return Finished(done, reused=True)
         if spec.kind in IN_PROCESS:
             return Finished(run_job(spec, store, context.log), reused=False)
-        if spec.kind == "ppo":
-            spec = replace(spec, execution=replace(spec.execution, **self.ppo.execution()))
+        spec = replace(spec, execution=replace(spec.execution, **self.settings.execution(spec.kind)))
         uri = write_spec(spec, store)
         context.log.info("%s job %s; its log: %s", spec.kind, spec.identity, log_file(spec, store))
         self.launch(context, spec, uri, store)

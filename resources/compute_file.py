@@ -31,20 +31,18 @@ change the last bits of what is trained on CPUs, so all who share a store keep t
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
 
 
-class PpoExecution(Settings):
-    """How PPO is spread over processes and memory; the same for every PPO job."""
+SUPERVISED = ("pretrain", "finetune", "reward")
+"""Kinds of job that train with supervision."""
+
+
+class Spread(Settings):
+    """How a job is spread over processes and memory."""
 
     ranks: Annotated[int, Field(ge=1)] = 1
     """Processes of a job, one a GPU."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
     deepspeed: Path | dict[str, Any] = Field(default_factory=dict)
     """DeepSpeed's JSON (offloading, buckets, …), or a file of it: see deploy/deepspeed/."""
-    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Responses that a rank's model reads at once; None: its whole share of a mini-batch."""
-    activation_checkpointing: bool = False
-    frozen: Literal["plain", "zero3"] = "plain"
-    """The reference model: whole on every rank, or spread over the ranks."""
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
 
     @field_validator("deepspeed")
     @classmethod
@@ -59,19 +57,46 @@ class PpoExecution(Settings):
             raise ValueError(f"expected a JSON object in {value}, got {type(content).__name__}")
         return content
 
-    def execution(self) -> dict[str, Any]:
-        """What a job's specification carries of it."""
-        return self.model_dump()
+
+class SupervisedExecution(Spread):
+    """How the base, the SFT models and the reward model are trained; stage 0 is data parallelism without DeepSpeed.
+
+    The router's loss (`aux_loss_coef`) is of each rank's own tokens, so with it another number of ranks trains another
+    model: all who share a store keep the same.
+    """
 
 
-class LocalSettings(Settings):
+class PpoExecution(Spread):
+    """How PPO is spread; the same for every PPO job."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Responses that a rank's model reads at once; None: its whole share of a mini-batch."""
+    activation_checkpointing: bool = False
+    frozen: Literal["plain", "zero3"] = "plain"
+    """The reference model: whole on every rank, or spread over the ranks."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+
+
+class _Jobs(Settings):
+    """What every kind of compute says of jobs."""
+
+    threads: Threads = 1
+    supervised: SupervisedExecution = SupervisedExecution()
+    ppo: PpoExecution = PpoExecution()
+
+    def execution(self, kind: str) -> dict[str, Any]:
+        """What the specification of a job of this kind carries of it (fields of `Execution`)."""
+        spread = {"ppo": self.ppo, **dict.fromkeys(SUPERVISED, self.supervised)}.get(kind)
+        return {} if spread is None else spread.model_dump()
+
+
+class LocalSettings(_Jobs):
     """Jobs as subprocesses on this machine."""
 
     kind: Literal["local"] = "local"
     command: Annotated[tuple[str, ...], Field(min_length=1)] = (sys.executable, "-m", "bai_pipeline.jobs")
     """What a job is started with (another Python, a wrapper such as nice); the URI of its specification is appended."""
-    threads: Threads = 1
-    ppo: PpoExecution = PpoExecution()
     env: dict[str, str] = Field(default_factory=dict)
     """Added to the job's environment."""
     termination_grace: Seconds = 10.0
@@ -86,7 +111,7 @@ class PodResources(Settings):
     gpus: Annotated[int, Field(ge=0)] = 0
 
 
-class KubernetesSettings(Settings):
+class KubernetesSettings(_Jobs):
     """Jobs as pods, one a job."""
 
     kind: Literal["kubernetes"]
@@ -105,8 +130,6 @@ class KubernetesSettings(Settings):
     """More claims (checkpoints brought by path): name -> where to mount it, read-only."""
     resources: dict[str, PodResources] = Field(default_factory=dict)
     """Kind of job -> what its pod asks for; `default` serves the others (without it: 1 CPU and 4 GiB)."""
-    threads: Threads = 1
-    ppo: PpoExecution = PpoExecution()
     gpu_resource: str = "nvidia.com/gpu"
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[dict[str, Any]] = Field(default_factory=list)

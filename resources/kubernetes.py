@@ -24,8 +24,10 @@ _PIPES_MESSAGE = '{"__dagster_pipes_version"'
 class KubernetesCompute(Compute):
     """One pod a job, with the store's volume mounted at the same path as here."""
 
+    settings: KubernetesSettings
+
     def __init__(self, settings: KubernetesSettings) -> None:
-        self.settings, self.ppo = settings, settings.ppo
+        self.settings = settings
         self.result_timeout = settings.result_timeout
 
     def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:

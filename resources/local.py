@@ -23,8 +23,10 @@ _DIE_WITH_PARENT = {"BAI_DIE_WITH_PARENT": "1"}
 class LocalCompute(Compute):
     """A subprocess a job; it never outlives the run that started it."""
 
+    settings: LocalSettings
+
     def __init__(self, settings: LocalSettings) -> None:
-        self.settings, self.ppo = settings, settings.ppo
+        self.settings = settings
 
     def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
         log = log_file(spec, store)

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "sizing": {"checkpoints"},
     "store": set(),
     "synthetic": {"checkpoints", "store"},
-    "synthetic.preferences": {"loading", "ppo.sampler", "sft.examples", "sft.training"},
+    "synthetic.preferences": {"loading", "ppo.sampler", "sft.examples"},
 }
 """What a room (or one module of it) may import beside itself and the foundation: rooms, or single modules."""
 

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from assets.demo.progress import Progress
-from assets.demo.runs import Run
+from assets.demo.runs import Run, Worker
 from assets.demo.tasks import TABLES, Task, waves
 from bai_pipeline.errors import BaiPipelineError, StoreError
 from bai_pipeline.plan import Plan
@@ -27,7 +27,7 @@ AT_A_TIME = 2
 """Dagster runs at a time: jobs are single-threaded, and a laptop has two cores at least."""
 TAIL_LINES = 30
 _REPOSITORY = Path(__file__).parents[2]
-_POLL = 1.0
+_POLL = 0.25
 _PLAIN_INTERVAL = 30.0
 """Seconds between two lines of progress where nobody watches a terminal."""
 
@@ -89,38 +89,43 @@ def materialize(plan: Plan, console: Console) -> None:
     """
     for which in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored, as `&` does
         signal.signal(which, signal.default_int_handler)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        for number in range(len(waves(plan))):
-            due = waves(plan)[number:]
-            run_wave(due[0], [task for wave in due[1:] for task in wave], Progress(plan), live)
-
-
-def run_wave(wave: list[Task], later: list[Task], progress: Progress, live: Live) -> None:
-    waiting, running = deque(wave), list[Run]()
-    directory = Path(os.environ["DAGSTER_HOME"]) / "demo"
-    last_line = 0.0
+    logs = Path(os.environ["DAGSTER_HOME"]) / "demo"
+    workers = [Worker(logs / f"worker-{number}.log") for number in range(AT_A_TIME)]
     try:
-        while waiting or running:
-            while waiting and len(running) < AT_A_TIME:
-                running.append(Run(waiting.popleft(), directory))
-            for run in [run for run in running if run.poll() is not None]:
-                if run.poll() != 0:
-                    raise DemoFailure(run, progress)
-                running.remove(run)
-            tasks = [run.task for run in running]
-            left = progress.seconds_left(tasks, [*waiting, *later], AT_A_TIME)
-            line = " · ".join([*map(progress.describe, tasks), f"about {duration(left)} left"])
-            if live.console.is_terminal:
-                live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
-            elif time.monotonic() - last_line >= _PLAIN_INTERVAL:
-                live.console.print(line)
-                last_line = time.monotonic()
-            time.sleep(_POLL)
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            for number in range(len(waves(plan))):
+                due = waves(plan)[number:]
+                run_wave(due[0], [task for wave in due[1:] for task in wave], workers, Progress(plan), live)
+    except BaseException:
+        for worker in workers:
+            worker.interrupt()
+        raise
     finally:
-        for run in running:
-            run.interrupt()
-        for run in running:
-            run.wait_or_kill()
+        for worker in workers:
+            worker.close()
+
+
+def run_wave(wave: list[Task], later: list[Task], workers: list[Worker], progress: Progress, live: Live) -> None:
+    waiting, running, idle = deque(wave), list[Run](), list(workers)
+    last_line = 0.0
+    while waiting or running:
+        while waiting and idle:
+            running.append(Run(waiting.popleft(), idle.pop(0)))
+        for run, code in [(run, run.poll()) for run in running]:
+            if code:
+                raise DemoFailure(run, progress)
+            if code == 0:
+                running.remove(run)
+                idle.append(run.worker)
+        tasks = [run.task for run in running]
+        left = progress.seconds_left(tasks, [*waiting, *later], AT_A_TIME)
+        line = " · ".join([*map(progress.describe, tasks), f"about {duration(left)} left"])
+        if live.console.is_terminal:
+            live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif time.monotonic() - last_line >= _PLAIN_INTERVAL:
+            live.console.print(line)
+            last_line = time.monotonic()
+        time.sleep(_POLL)
 
 
 def show(plan: Plan, console: Console) -> None:

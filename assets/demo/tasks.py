@@ -21,12 +21,6 @@ class Task:
     keys: tuple[RefKey, ...]
     """The refs that the run is to make fresh, upstream first."""
 
-    @property
-    def arguments(self) -> list[str]:
-        """Arguments of `dagster asset materialize`."""
-        partition = [] if self.alpha is None else ["--partition", self.alpha]
-        return ["--select", ",".join(self.assets), *partition]
-
 
 def waves(plan: Plan) -> list[list[Task]]:
     """The tasks that are due now, in three waves; tasks of a wave can run at the same time.

@@ -16,10 +16,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bai_pipeline.errors import RewardError
+from bai_pipeline.loading import load_tokenizer
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.reward.model import at_last_token, load_reward_model, token_scores
 from bai_pipeline.sft.examples import attention_mask, encode_prompt, pad_right
-from bai_pipeline.sft.training import load_tokenizer
 from bai_pipeline.synthetic.tasks import verify
 
 Messages = Sequence[Mapping[str, str]]

@@ -15,14 +15,13 @@ from transformers import (
 )
 
 from bai_pipeline.errors import TrainingError
-from bai_pipeline.loading import LANGUAGE_HEAD, SCORE_HEAD, load_model
+from bai_pipeline.loading import LANGUAGE_HEAD, SCORE_HEAD, load_model, load_tokenizer, saved_dtype
 from bai_pipeline.progress import Reporter
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.reward.model import at_last_token, raw_token_scores
 from bai_pipeline.reward.pairs import Pair, PairCollator, Pairs, bradley_terry_loss, hold_back, read_pairs
 from bai_pipeline.settings import TrainingSettings
-from bai_pipeline.sft.trainer import run_training, training_arguments
-from bai_pipeline.sft.training import load_tokenizer, saved_dtype
+from bai_pipeline.sft.trainer import DeepSpeedConfig, run_training, training_arguments
 
 
 def train_reward_model(
@@ -33,18 +32,18 @@ def train_reward_model(
     seed: int,
     report: Reporter,
     *,
-    deepspeed: Path | None = None,
+    deepspeed: DeepSpeedConfig | None = None,
 ) -> dict[str, float | int | str]:
     """Train a reward model from a causal LM; its score head starts random.
 
     The scores of held-back pairs then have mean 0 and standard deviation 1 (score_shift and score_scale in the config).
-    Trains in float32 (or what the DeepSpeed file says) and saves in the dtype of `init`.
+    Trains in float32 (or what the DeepSpeed configuration says) and saves in the dtype of `init`.
 
     Args:
         init: checkpoint directory of a causal LM with tokenizer and chat template.
         preferences: table {prompt, chosen, rejected}.
         out: existing empty directory.
-        deepspeed: a DeepSpeed JSON file, for training on several ranks.
+        deepspeed: see `training_arguments`.
 
     Raises:
         CheckpointError: no chat template, no padding token of its own, or tensors that are not exactly the model's.

@@ -5,7 +5,7 @@ No Trainer checkpoints are written: these trainings are short, and what they lea
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,19 @@ FINAL_LEARNING_RATE = 0.1
 """Share of the learning rate where the cosine decay ends."""
 
 
+DeepSpeedConfig = Mapping[str, Any]
+_DEEPSPEED = {
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+}
+"""What the Trainer fills in."""
+
+
 def training_arguments(
-    training: TrainingSettings, examples: int, seed: int, work: Path, deepspeed: Path | None
+    training: TrainingSettings, examples: int, seed: int, work: Path, deepspeed: DeepSpeedConfig | None
 ) -> TrainingArguments:
     """The Trainer's arguments.
 
@@ -46,7 +57,7 @@ def training_arguments(
     Args:
         examples: size of the data set.
         work: an existing directory that the Trainer may use; nothing is kept in it.
-        deepspeed: a DeepSpeed JSON file.
+        deepspeed: DeepSpeed's configuration with the ZeRO stage; None: data parallelism without it.
 
     Raises:
         TrainingError: a batch that does not divide among the ranks, or is larger than the data set.
@@ -82,7 +93,7 @@ def training_arguments(
         report_to=[],
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
-        deepspeed=None if deepspeed is None else str(deepspeed),
+        deepspeed=None if deepspeed is None else {**_DEEPSPEED, **deepspeed},
     )
     if deepspeed is not None:
         _join_process_group(arguments)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -19,13 +17,12 @@ from transformers import (
     set_seed,
 )
 
-from bai_pipeline.errors import CheckpointError
-from bai_pipeline.loading import load_model
+from bai_pipeline.loading import load_model, load_tokenizer, saved_dtype
 from bai_pipeline.progress import Reporter
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.settings import ModelSettings, TrainingSettings
 from bai_pipeline.sft.examples import IGNORED, Collator, Examples, conversations, packed_documents
-from bai_pipeline.sft.trainer import router_loss, run_training, training_arguments
+from bai_pipeline.sft.trainer import DeepSpeedConfig, router_loss, run_training, training_arguments
 from bai_pipeline.synthetic.olmoe import build_olmoe
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
 
@@ -40,14 +37,14 @@ def pretrain(
     seed: int,
     report: Reporter,
     *,
-    deepspeed: Path | None = None,
+    deepspeed: DeepSpeedConfig | None = None,
 ) -> Metrics:
     """Train a new tiny OLMoE on documents, packed to `training.max_length` tokens.
 
     Args:
         data: Parquet table {text} in the words of the embedded world.
         out: existing empty directory.
-        deepspeed: a DeepSpeed JSON file, for training on several ranks.
+        deepspeed: see `training_arguments`.
 
     Raises:
         DataError: the table cannot be read or holds too little.
@@ -70,19 +67,19 @@ def finetune(
     report: Reporter,
     chat_template: str | None = None,
     *,
-    deepspeed: Path | None = None,
+    deepspeed: DeepSpeedConfig | None = None,
 ) -> Metrics:
     """Fine-tune all weights of a causal LM on the last answers of conversations.
 
-    Trains in float32 (or what the DeepSpeed file says) and saves in the base's dtype, so that the result can be merged
-    with its base.
+    Trains in float32 (or what the DeepSpeed configuration says) and saves in the base's dtype, so that the result can
+    be merged with its base.
 
     Args:
         base: checkpoint directory with tokenizer.
         data: table {messages}.
         out: existing empty directory.
         chat_template: Jinja text that replaces the tokenizer's own.
-        deepspeed: a DeepSpeed JSON file, for training on several ranks.
+        deepspeed: see `training_arguments`.
 
     Raises:
         CheckpointError: the base's tokenizer has no chat template and none is given, or no padding token; or the
@@ -96,33 +93,6 @@ def finetune(
         arguments = training_arguments(training, len(examples), seed, Path(work), deepspeed)
         model = load_model(AutoModelForCausalLM, base, dtype=torch.float32)
         return _train(model, tokenizer, examples, out, arguments, training, saved_dtype(base), report)
-
-
-def load_tokenizer(path: Path, chat_template: str | None = None) -> PreTrainedTokenizerBase:
-    """A checkpoint's tokenizer, ready for chat.
-
-    Raises:
-        CheckpointError: no chat template, or no padding token of its own.
-    """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
-    if not tokenizer.chat_template:
-        raise CheckpointError(
-            f"the tokenizer in {path} has no chat template; give one as chat_template in the study file"
-        )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise CheckpointError(
-            f"expected a padding token other than the end token {tokenizer.eos_token!r}, got {tokenizer.pad_token!r} "
-            f"from the tokenizer in {path}"
-        )
-    return tokenizer
-
-
-def saved_dtype(path: Path) -> torch.dtype:
-    """The dtype a checkpoint's config names; float32 if it names none."""
-    dtype = AutoConfig.from_pretrained(path, local_files_only=True).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def _train(

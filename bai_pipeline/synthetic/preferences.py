@@ -9,13 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bai_pipeline.errors import DataError
-from bai_pipeline.loading import load_model
+from bai_pipeline.loading import load_model, load_tokenizer
 from bai_pipeline.ppo.sampler import response_texts, sample, stop_tokens
 from bai_pipeline.progress import Reporter
 from bai_pipeline.quiet import quiet_transformers
 from bai_pipeline.settings import PreferenceSettings
 from bai_pipeline.sft.examples import encode_prompt
-from bai_pipeline.sft.training import load_tokenizer
 from bai_pipeline.synthetic.tasks import verify
 from bai_pipeline.tables import Row, read_table, write_table
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bai_pipeline.errors import CheckpointError, DataError, TrainingError
+from bai_pipeline.loading import load_tokenizer
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.reward.model import at_last_token, load_reward_model, token_scores
 from bai_pipeline.reward.pairs import Pair, PairCollator, bradley_terry_loss, hold_back, read_pairs
 from bai_pipeline.reward.training import normalisation, train_reward_model
-from bai_pipeline.sft.training import load_tokenizer
 from bai_pipeline.tables import write_table
 from tests.reward.conftest import TRAINING, preference
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bai_pipeline.errors import RewardError
+from bai_pipeline.loading import load_tokenizer
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.reward.model import load_reward_model, token_scores
 from bai_pipeline.reward.scorers import (
@@ -20,7 +21,6 @@ from bai_pipeline.reward.scorers import (
     build_scorer,
 )
 from bai_pipeline.reward.training import train_reward_model
-from bai_pipeline.sft.training import load_tokenizer
 from bai_pipeline.tables import write_table
 from tests.reward.conftest import TRAINING, preference, question
 

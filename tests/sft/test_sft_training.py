@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from bai_pipeline.errors import CheckpointError, TrainingError
+from bai_pipeline.loading import load_tokenizer
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.settings import TrainingSettings
 from bai_pipeline.sft.trainer import router_loss, training_arguments
-from bai_pipeline.sft.training import finetune, load_tokenizer, pretrain
+from bai_pipeline.sft.training import finetune, pretrain
 from bai_pipeline.synthetic.olmoe import build_olmoe
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
 from tests.sft.conftest import documents
