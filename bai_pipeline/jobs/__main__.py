@@ -27,9 +27,7 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    if os.environ.get("BAI_DIE_WITH_PARENT") == "1":
-        # A killed orchestrator must leave no orphan behind (Linux; elsewhere the orchestrator's own clean-up serves).
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    die_with_parent()
     store = Store(Path(os.environ["BAI_STORE"]))
     if "RANK" not in os.environ:
         try:
@@ -65,6 +63,15 @@ def main(arguments: list[str]) -> int:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_REFUSED
     return 0
+
+
+def die_with_parent() -> None:
+    """Where BAI_DIE_WITH_PARENT says so: a killed orchestrator must leave no orphan behind.
+
+    On Linux; elsewhere the orchestrator's own clean-up serves.
+    """
+    if os.environ.get("BAI_DIE_WITH_PARENT") == "1":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class _Forward(logging.Handler):

@@ -46,7 +46,7 @@ class Contestant:
         return [*TORCHRUN, "--nproc-per-node", str(self.ranks), "-m", f"{PROGRAMS}.{self.program}", task, out]
 
 
-OURS: Final = Contestant("bai_pipeline", "train_ours", {})
+OURS: Final = Contestant("bai_pipeline", "train_ours", {"micro_batch_size": 8})
 TRL_VARIANTS: Final = {
     title: Contestant(title, "train_trl", options, TRL)
     for title, options in (

@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,8 @@ from transformers import PreTrainedTokenizerFast
 
 from bai_pipeline.errors import DataError
 from bai_pipeline.sft.examples import IGNORED, Collator, conversations, encode_answer, packed_documents
+from bai_pipeline.study import load_study
+from bai_pipeline.synthetic.documents import sample_document
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
 from bai_pipeline.tables import write_table
 
@@ -30,6 +33,17 @@ def test_documents_fill_sequences_that_each_start_with_a_document(
     texts = [tokenizer.decode(example["input_ids"]) for example in examples]
     assert texts == ["<bos> 1 2 3 <eos> <bos> 4 5", "<bos> 7 8 9 <eos> <bos> a b"]
     assert all(example["labels"] == example["input_ids"] for example in examples)
+
+
+def test_documents_have_the_tokens_that_the_tokenizer_gives_them(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    world, rng = load_study("smoke").world, random.Random(0)
+    texts = [sample_document(world, rng) for _ in range(300)]
+    for text in texts:
+        expected = [tokenizer.bos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        sequences = packed_documents(write_documents(tmp_path, text), tokenizer, len(expected))
+        assert sequences[0]["input_ids"] == expected
 
 
 def test_a_sequence_that_the_table_leaves_short_is_dropped(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,4 +1,4 @@
-"""Steps of our PPO. Arguments: the task's file, and where the laps go.
+"""Steps of our PPO. Arguments: the task's file, and where the laps go. Options: those of `Parallelism`.
 
 Under torchrun every rank writes its own, `OUT.rank1` and so on beside rank 0's OUT.
 """
@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 
+from bai_pipeline.ppo import Parallelism
 from bai_pipeline.ppo.records import Stopwatch
 from bai_pipeline.ppo.trainer import PpoTrainer
 from bai_pipeline.reward.scorers import RewardModelScorer
@@ -30,6 +31,7 @@ def main() -> None:
         RewardModelScorer.load(root / "reward"),
         settings(task),
         task.seed,
+        Parallelism(**task.options),
     )
     clock = Clock()
     mark_phases(clock)
@@ -64,7 +66,7 @@ def settings(task: Task) -> PpoSettings:
         "max_new_tokens": task.new_tokens,
         "sample_every": 0,
     }
-    return PpoSettings(**{**load_study("micro").ppo.model_dump(), **own, **task.options})
+    return PpoSettings(**{**load_study("micro").ppo.model_dump(), **own})
 
 
 if __name__ == "__main__":
