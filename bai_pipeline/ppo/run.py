@@ -152,6 +152,8 @@ class _Run:
             self._tables.resume(start)
         if start == evaluate_at:
             self._kept.save(start, "evaluated", self._models)
+        if start:
+            self._keep_best(start)  # which a kill after the checkpoint can have prevented
         if start and start < self._schedule.until_step:
             self._report.log(f"continuing after step {start}")
         elif start:
@@ -241,7 +243,7 @@ class _Run:
         if self._ranks.agree(is_best):
             before = self._kept.best()
             self._kept.save(done, "best", self._models)
-            if before is not None:
+            if before not in (None, done):
                 self._kept.release(before, "best")
 
     def _stop_if_told(self) -> None:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from bai_pipeline.errors import DataError, TrainingError
 from bai_pipeline.ppo import Parallelism, Schedule, run_ppo
 from bai_pipeline.ppo.metrics import responses_schema, steps_schema
+from bai_pipeline.ppo.policies import KeptModels
 from bai_pipeline.ppo.trainer import PpoTrainer
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.reward.scorers import RewardModelScorer, Scorer, VerifierScorer
@@ -171,6 +172,35 @@ def test_every_policy_that_was_an_end_or_evaluated_stays_in_the_run_and_so_does_
         for step in steps:
             policy = f"policies/step-{step:06d}"
             assert files(tmp_path / out / policy) == files(tmp_path / "third" / policy)
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_a_kill_while_the_best_models_are_kept_loses_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Before they are written, between critic and actor, and before the best so far are released."""
+    run("undisturbed", "expected", steps=6, every=1)
+    best = json.loads((tmp_path / "expected" / "run.json").read_text())["best_step"]
+    assert best not in (2, 6)  # these are kept for other reasons too
+    place = {"before": f"critics/step-{best:06d}", "between": f"policies/step-{best:06d}", "after": "released"}[moment]
+    kills = list[str]()
+
+    def killed(original: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any, **options: Any) -> None:
+            places = [str(one) for one in arguments if isinstance(one, Path)] or ["released"]
+            if not kills and places[-1].endswith(place):
+                kills.append(place)
+                raise KeyboardInterrupt
+            original(*arguments, **options)
+
+        return call
+
+    for name in ("_write", "release"):
+        monkeypatch.setattr(KeptModels, name, killed(getattr(KeptModels, name)))
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", "lost", steps=6, every=1)
+    run("killed", "found", steps=6, every=1)
+    assert files(tmp_path / "found") == files(tmp_path / "expected")
 
 
 def test_a_finished_run_can_be_written_out_again(run: Run, tmp_path: Path) -> None:
