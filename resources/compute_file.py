@@ -10,7 +10,6 @@ resources:
   ppo: {cpu: "16", memory: 128Gi, gpus: 8}
 """
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
+from bai_pipeline.deepspeed_file import read_deepspeed
 from bai_pipeline.errors import ComputeError, StudyError
 from bai_pipeline.settings import Settings
 from bai_pipeline.yaml_lines import Location, load_with_lines
@@ -47,15 +47,7 @@ class Spread(Settings):
     @field_validator("deepspeed")
     @classmethod
     def _read(cls, value: Path | dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(value, Path):
-            return value
-        try:
-            content = json.loads(value.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read the DeepSpeed JSON {value}: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"expected a JSON object in {value}, got {type(content).__name__}")
-        return content
+        return read_deepspeed(value) if isinstance(value, Path) else value
 
 
 class SupervisedExecution(Spread):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from bai_pipeline.errors import StudyError
+from bai_pipeline.deepspeed_file import read_deepspeed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bai_pipeline.sizing.fit import Fit
     from bai_pipeline.sizing.footprint import Footprint
     from bai_pipeline.sizing.ppo_memory import Models
+    from bai_pipeline.sizing.shape import Head, ModelShape
     from bai_pipeline.study import Study
 
 Json = dict[str, Any]
@@ -99,7 +100,7 @@ def plan(
     loaded = loaded.model_copy(update={"ppo": settings})
     if gpus is None:
         gpus = 8 if settings.rollout_engine == "vllm" else 0
-    config = _read_deepspeed(deepspeed)
+    config = {} if deepspeed is None else read_deepspeed(deepspeed)
     if offload != "none":
         config = offloading(config, "offload_optimizer")
     if offload == "all":
@@ -165,27 +166,18 @@ def _stage(asked: int | None, *, on_gpu: bool) -> Literal[0, 1, 2, 3]:
     return stages[asked if asked is not None else 3 if on_gpu else 1]
 
 
-def _read_deepspeed(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StudyError(f"cannot read the DeepSpeed JSON {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise StudyError(f"expected a JSON object in {path}, got {type(content).__name__}")
-    return content
-
-
 def _models(models: "Models", sources: dict[str, str]) -> Json:
     """Parameters of each model; the critic and the reward model have a score head."""
-    named = {"actor": (models.actor, "language"), "critic": (models.critic, "score")}
+    named: dict[str, tuple[ModelShape, Head]] = {
+        "actor": (models.actor, "language"),
+        "critic": (models.critic, "score"),
+    }
     if models.reward is not None:
         named["reward model"] = (models.reward, "score")
     return {
         name: {
-            "parameters": shape.parameters(head),  # type: ignore[arg-type]
-            "active": shape.active_parameters(head),  # type: ignore[arg-type]
+            "parameters": shape.parameters(head),
+            "active": shape.active_parameters(head),
             "source": sources[name],
         }
         for name, (shape, head) in named.items()
