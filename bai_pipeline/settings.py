@@ -197,14 +197,3 @@ class PpoSettings(Settings):
                 "by up to 0.2 batch_size / kl_horizon a step, which must be less than 1"
             )
         return self
-
-
-class EvalSettings(Settings):
-    """Evaluation of the embedded benchmarks."""
-
-    benchmarks: tuple[str, ...]
-    max_new_tokens: Count
-    temperature: float = Field(ge=0.0)
-    """0 is greedy."""
-    batch_size: Count
-    bootstrap_iterations: Count

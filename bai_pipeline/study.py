@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 
 from bai_pipeline.errors import StudyError
+from bai_pipeline.eval_settings import EvalSettings, TableSettings
 from bai_pipeline.settings import (
     Count,
-    EvalSettings,
     ModelSettings,
     PpoSettings,
     PreferenceSettings,
@@ -36,7 +36,7 @@ WEIGHT_TOLERANCE = 1e-9
 TO_BE_GIVEN = "..."
 """In the place of a path: whoever extends the file names it. Presets for models that are brought have such paths."""
 
-_SECTIONS = ("data", "world", "model", "pretraining", "preferences", "reward_training", "ppo", "evals")
+_SECTIONS = ("data", "world", "model", "pretraining", "preferences", "reward_training", "ppo", "evals", "tables")
 
 
 def alpha_key(value: object) -> str:
@@ -139,6 +139,7 @@ class Study(Settings):
     reward_training: TrainingSettings
     ppo: PpoSettings
     evals: EvalSettings
+    tables: TableSettings
 
     @property
     def sft_weights(self) -> dict[str, float]:

@@ -19,7 +19,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FOUNDATION = frozenset(
-    {"deepspeed_file", "errors", "jobspec", "paper", "progress", "quiet", "settings", "study", "tables", "yaml_lines"}
+    {
+        *("deepspeed_file", "errors", "eval_settings", "jobspec", "mathematics", "paper", "progress", "quiet"),
+        *("settings", "study", "tables", "yaml_lines"),
+    }
 )
 """Modules at the top of bai_pipeline that every room may import, and that import no room."""
 
@@ -28,11 +31,11 @@ ENTRY_POINTS = frozenset({"cli", "jobs"})
 ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"store"},
     "cli": {"*"},
-    "evals": {"checkpoints", "loading", "ppo.sampler", "store", "synthetic"},
+    "evals": {"checkpoints", "loading", "ppo.rollouts", "ppo.sampler", "store", "synthetic"},
     "jobs": {"*"},
     "loading": {"checkpoints", "merging"},
     "merging": {"checkpoints", "store"},
-    "plan": {"checkpoints", "merging", "store"},
+    "plan": {"checkpoints", "evals.data", "evals.registry", "merging", "store"},
     "ppo": {"checkpoints", "dynamics", "loading", "merging", "reward", "store", "synthetic"},
     "report": {"evals.seeds", "evals.tables", "evals.writing"},
     "reward": {"checkpoints", "loading", "sft", "store", "synthetic.tasks", "synthetic.world_tables"},

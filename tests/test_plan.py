@@ -86,6 +86,7 @@ def test_a_changed_sft_weight_makes_exactly_the_merges_and_what_follows_stale(pl
         "benchmark_scores[0.5]",
         "ratio_table",
         "paradigm_table",
+        "case_studies",
         "dynamics_figures",
         "report",
     }

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from bai_pipeline.cli.main import app
 from bai_pipeline.errors import StudyError
+from bai_pipeline.eval_settings import EvalSettings
 from bai_pipeline.paper import HYPERPARAMETERS, TABLE_1, TABLE_2
-from bai_pipeline.settings import EvalSettings, ModelSettings, PpoSettings
+from bai_pipeline.settings import ModelSettings, PpoSettings
 from bai_pipeline.study import PRESETS, Study, load_study
 
 BROUGHT = ("olmoe-1b-7b", "paper")
@@ -95,7 +96,8 @@ def test_the_paper_preset_has_every_value_that_the_paper_gives(tmp_path: Path) -
 def test_the_paper_preset_marks_what_the_paper_fixes_and_nothing_else() -> None:
     known = {s.name for s in HYPERPARAMETERS if s.value is not None} & set(PpoSettings.model_fields)
     lines = (PRESETS / "paper.yaml").read_text().splitlines()
-    section = lines[lines.index("ppo:") + 1 :]
+    start = lines.index("ppo:") + 1
+    section = lines[start : lines.index("", start)]
     marked = {line.split(":")[0].strip() for line in section if "[P]" in line}
     # Of the optimizer and the schedule the paper names the kind and leaves the number open.
     assert marked - {"weight_decay", "warmup_updates"} == known

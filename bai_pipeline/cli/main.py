@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bai_pipeline.cli.checkpoints import compare, inspect, verify_directory
+from bai_pipeline.cli.data import data_app
+from bai_pipeline.cli.evals import evals_app
 from bai_pipeline.cli.export import export
 from bai_pipeline.cli.merge import SUMMARY, merge
 from bai_pipeline.cli.plan import plan
@@ -23,6 +25,8 @@ store_app = typer.Typer(no_args_is_help=True, help="The store of artefacts.")
 study_app = typer.Typer(no_args_is_help=True, help="Study files.")
 app.add_typer(store_app, name="store")
 app.add_typer(study_app, name="study")
+app.add_typer(data_app, name="data")
+app.add_typer(evals_app, name="evals")
 app.command("inspect")(inspect)
 app.command("compare")(compare)
 app.command("export")(export)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_to_stderr(*, quiet: bool = False) -> Iterator[Reporter]:
-    """A reporter of bytes.
+def progress_to_stderr(*, quiet: bool = False, of_bytes: bool = True) -> Iterator[Reporter]:
+    """A reporter of bytes, or of things that are counted.
 
     Args:
         quiet: say nothing at all.
@@ -24,10 +24,17 @@ def progress_to_stderr(*, quiet: bool = False) -> Iterator[Reporter]:
         yield LineReporter()
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        amount = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+        with Progress(BarColumn(), *amount, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
             yield BarReporter(bar)
 
 

@@ -1,125 +1,97 @@
-"""A checkpoint behind lm-eval's model interface, generating with the embedded sampler.
+"""An engine behind lm-eval's model interface; what was answered before is taken from a journal.
 
-lm-eval's own HFLM gives the same greedy texts through `generate`, at 1.3-1.7x the CPU seconds on the embedded model; it
-decodes with `skip_special_tokens=True`, so that thinking markers which a tokenizer declares special vanish.
-
-Importing this module imports lm_eval and torch.
+Importing this module imports lm_eval.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import torch
 from lm_eval.api.model import LM
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from bai_pipeline.errors import CheckpointError, EvaluationError
-from bai_pipeline.loading import load_model
-from bai_pipeline.ppo.sampler import response_texts, sample, stop_tokens
-from bai_pipeline.progress import Reporter
-from bai_pipeline.quiet import quiet_transformers
+from bai_pipeline.errors import EvaluationError
+from bai_pipeline.evals.engines.interface import Engine, Likelihood, Options, Pair, Prompt, Response
+from bai_pipeline.evals.journal import Journal, key_of
+from bai_pipeline.evals.registry.benchmark import NotRunError
+from bai_pipeline.evals.thinking import whole_response
+
+BATCH = 64
+"""Answers that are kept at a time."""
+
+Progress = Callable[[int, int], None]
 
 
-class SamplerLM(LM):  # type: ignore[misc]  # lm_eval is not typed
-    """Answers lm-eval's generation requests; log-likelihood requests are an error."""
+class EngineLM(LM):  # type: ignore[misc]  # lm_eval is not typed
+    """Answers the requests of one benchmark."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        batch_size: int,
-        seed: int,
-        report: Reporter,
+        self, engine: Engine, journal: Journal, *, chat: bool, seed: int, progress: Progress = lambda done, total: None
     ) -> None:
         super().__init__()
-        if tokenizer.chat_template is None:
-            raise CheckpointError(
-                f"the tokenizer of {tokenizer.name_or_path} has no chat template; nothing was evaluated"
-            )
-        self._model = model
-        self._tokenizer = tokenizer
-        self._batch_size = batch_size
-        self._seed = seed
-        self._report = report
-        self._stop = stop_tokens(model, tokenizer)
-        self.responses = 0
-        """Responses generated so far."""
-        self.truncated = 0
-        """Those that `max_gen_toks` cut."""
-        self.tokens = 0
-        """Response tokens generated so far, end-of-sequence tokens included."""
-
-    @classmethod
-    def from_directory(cls, path: Path, *, batch_size: int, seed: int, report: Reporter) -> "SamplerLM":
-        """Load a Hugging Face checkpoint in float32 (bfloat16 is 25x slower on CPUs without its instructions)."""
-        if not (path / "config.json").is_file():
-            raise CheckpointError(
-                f"expected a checkpoint directory at {path}, got no config.json; nothing was evaluated"
-            )
-        model = load_model(AutoModelForCausalLM, path, dtype=torch.float32)
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        return cls(model, tokenizer, batch_size=batch_size, seed=seed, report=report)
+        self._engine, self._journal, self._progress = engine, journal, progress
+        self._chat, self._seed = chat, seed
+        self.responses: dict[tuple[str, int, int], Response] = {}
+        """By task, document and repeat."""
+        self.max_new_tokens: int | None = None
+        """What a response could have at most: what was asked for, or what the model's positions leave."""
+        self.answered = 0
+        """Answers that were computed here, not found in the journal."""
 
     @property
     def tokenizer_name(self) -> str:
         """Names the tokenizer in lm-eval's caches, which are not used."""
-        return str(self._tokenizer.name_or_path).replace("/", "__")
+        return self._engine.name
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The template's source, for lm-eval's records."""
-        return str(self._tokenizer.chat_template)
+        """For lm-eval's records, which are not used."""
+        return ""
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The conversation as the text that the model continues."""
-        return str(
-            self._tokenizer.apply_chat_template(
-                chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        )
+        """The conversation as the text that the model continues.
+
+        A system message goes to the head of the first user message: not every template knows the role.
+        """
+        system = "".join(message["content"] for message in chat_history if message["role"] == "system")
+        messages = [dict(message) for message in chat_history if message["role"] != "system"]
+        if system and messages:
+            messages[0]["content"] = system + messages[0]["content"]
+        return self._engine.render(messages, continued=not add_generation_prompt)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Responses in the order of `requests`, without the end-of-sequence token.
-
-        Requests are answered in batches of similar prompt length. The randomness of a batch depends on the seed and
-        its number alone.
+        """Responses in the order of `requests`, in which a request stands as often as it is sampled.
 
         Raises:
-            EvaluationError: a request wants stop strings: these tasks end at the end-of-sequence token.
+            NotRunError: the longest prompt leaves no room for a response.
         """
-        texts: list[str] = [""] * len(requests)
-        prompts = [self._tokenizer.encode(r.args[0], add_special_tokens=False) for r in requests]
-        order = sorted(range(len(requests)), key=lambda i: (-len(prompts[i]), i))
-        for number, start in enumerate(range(0, len(order), self._batch_size)):
-            batch = order[start : start + self._batch_size]
-            options = _shared_options([requests[i] for i in batch])
-            rollout = sample(
-                self._model,
-                [prompts[i] for i in batch],
-                max_new_tokens=options["max_gen_toks"],
-                temperature=options["temperature"],
-                eos_token_id=self._stop,
-                pad_token_id=self._tokenizer.pad_token_id or 0,
-                generator=_generator(self._seed, number),
-            )
-            for i, text in zip(batch, response_texts(rollout, self._tokenizer), strict=True):
-                texts[i] = text
-            self.responses += len(batch)
-            self.truncated += rollout.finish_reasons.count("length")
-            self.tokens += sum(rollout.lengths)
-            self._report.progress(min(start + self._batch_size, len(order)), len(order))
-        return texts
+        options = self._options(requests)
+        prompts = [Prompt(request.args[0], row) for row, request in enumerate(requests)]
+        sampled = {} if options.temperature == 0 else {"seed": self._seed, "total": len(prompts)}
+
+        def key(prompt: Prompt) -> str:
+            row = {} if options.temperature == 0 else {"row": prompt.row}
+            asked = {"prompt": prompt.text, "chat": self._chat, "options": asdict(options)}
+            return key_of(engine=self._engine.name, kind="response", **asked, **sampled, **row)
+
+        def ask(missing: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
+            return self._engine.generate(missing, options, seed=self._seed, total=len(prompts), chat=self._chat)
+
+        found = [Response(**entry) for entry in self._answers(prompts, key, ask)]
+        seen: dict[tuple[str, int], int] = {}
+        for request, response in zip(requests, found, strict=True):
+            document = (request.task_name, request.doc_id)
+            self.responses[(*document, seen.get(document, 0))] = response
+            seen[document] = seen.get(document, 0) + 1
+        return [whole_response(prompt.text, response.text) for prompt, response in zip(prompts, found, strict=True)]
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Not offered.
+        """(log-probability, greedy) in the order of `requests`."""
+        pairs = [Pair(*request.args) for request in requests]
 
-        Raises:
-            EvaluationError: always.
-        """
-        raise EvaluationError("expected generation tasks, got log-likelihood requests; nothing was evaluated")
+        def key(pair: Pair) -> str:
+            return key_of(engine=self._engine.name, kind="likelihood", **asdict(pair))
+
+        found = [Likelihood(**entry) for entry in self._answers(pairs, key, self._engine.likelihoods)]
+        return [(likelihood.logprob, likelihood.greedy) for likelihood in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Not offered.
@@ -127,17 +99,41 @@ class SamplerLM(LM):  # type: ignore[misc]  # lm_eval is not typed
         Raises:
             EvaluationError: always.
         """
-        raise EvaluationError("expected generation tasks, got log-likelihood requests; nothing was evaluated")
+        raise EvaluationError("no benchmark of the registry asks for the likelihood of whole texts; none was computed")
 
+    def _options(self, requests: Sequence[Any]) -> Options:
+        """The generation options that all requests share, cut to the model's positions."""
+        asked: dict[str, Any] = requests[0].args[1]
+        if any(request.args[1] != asked for request in requests):
+            raise EvaluationError(f"expected one set of options for a benchmark, got {asked} and others")
+        self.max_new_tokens = int(asked["max_gen_toks"])
+        if self._engine.positions is not None:
+            longest = max(self._engine.prompt_tokens(text, chat=self._chat) for text in {r.args[0] for r in requests})
+            self.max_new_tokens = min(self.max_new_tokens, self._engine.positions - longest)
+            if self.max_new_tokens < 1:
+                raise NotRunError(
+                    f"its longest prompt has {longest} tokens, the model has {self._engine.positions} positions"
+                )
+        return Options(self.max_new_tokens, asked["temperature"], asked["top_p"], tuple(asked["until"]))
 
-def _shared_options(requests: Sequence[Any]) -> dict[str, Any]:
-    """Generation options of a batch; all tasks of one evaluation share them."""
-    options: dict[str, Any] = requests[0].args[1]
-    if options["until"] or any(r.args[1] != options for r in requests):
-        raise EvaluationError(f"expected one set of options without stop strings for a batch, got {options}")
-    return options
-
-
-def _generator(seed: int, batch: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, batch]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
+    def _answers(
+        self,
+        asked: Sequence[Any],
+        key: Callable[[Any], str],
+        ask: Callable[[Sequence[Any]], Iterator[tuple[int, Any]]],
+    ) -> list[dict[str, Any]]:
+        """Answers from the journal, and the missing ones from the engine, kept as they come."""
+        keys = [key(item) for item in asked]
+        missing = {key: item for key, item in zip(keys, asked, strict=True) if self._journal.get(key) is None}
+        names, waiting = list(missing), list(missing.values())
+        known = len(asked) - len(waiting)
+        self._progress(known, len(asked))
+        fresh: dict[str, dict[str, Any]] = {}
+        for number, (index, answer) in enumerate(ask(waiting) if waiting else (), start=1):
+            fresh[names[index]] = asdict(answer)
+            if len(fresh) == BATCH or number == len(waiting):
+                self._journal.add(fresh)
+                fresh = {}
+                self._progress(known + number, len(asked))
+        self.answered += len(waiting)
+        return [self._journal.get(key) or {} for key in keys]

@@ -1,17 +1,17 @@
 """Means and standard errors over seeds.
 
-Every seed's model answers the same problems, so the errors of two seeds are not independent: a hard set of problems is
-hard for all of them, and more seeds do not make it a larger set. With S seeds whose scores x_j have standard errors e_j
-(over problems, from lm-eval), the mean has
+Every seed's model answers the same questions, so the errors of two seeds are not independent: a hard set of questions
+is hard for all of them, and more seeds do not make it a larger set. With S seeds whose scores x_j have standard errors
+e_j (over questions, see `weighted`), the mean has
 
     stderr² = mean_j e_j²  +  s² / S,        s² = Σ_j (x_j - mean)² / (S - 1)
 
-The first term is the choice of problems, the second the choice of seeds. The law of total variance gives the exact
+The first term is the choice of questions, the second the choice of seeds. The law of total variance gives the exact
 value with the item variance in place of e_j², which also holds the noise of a single answer; so this never understates
 the error (in expectation), and overstates its square by at most mean_j e_j². With one seed the second term is unknown
-and left out: the error is then over problems only.
+and left out: the error is then over questions only.
 
-The average over K benchmarks is averaged per seed first, which keeps what a seed's benchmarks share; problems of
+The average over K benchmarks is averaged per seed first, which keeps what a seed's benchmarks share; questions of
 different benchmarks are independent:
 
     stderr² = Σ_k (mean_j e_jk²) / K²  +  s² / S,   with s² of the seeds' averages
@@ -30,7 +30,7 @@ class Estimate:
 
     score: float
     stderr: float
-    """NaN where a benchmark has a single problem."""
+    """NaN where a benchmark has a single question."""
     seeds: int
 
 

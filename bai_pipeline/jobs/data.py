@@ -1,6 +1,5 @@
 """Jobs that make or import tables."""
 
-import shutil
 from pathlib import Path
 
 from bai_pipeline.jobs.context import JobContext, Outcome
@@ -39,17 +38,37 @@ def prompts(job: JobContext) -> Outcome:
 
 
 def benchmark_data(job: JobContext) -> Outcome:
-    from bai_pipeline.evals import read_benchmark
+    """A directory a benchmark, its rows checked; one whose data is nowhere is left out, and later a hole."""
+    from bai_pipeline.evals.registry import find_benchmark
+    from bai_pipeline.evals.splits import read_benchmark, write_benchmark
     from bai_pipeline.synthetic.world_tables import write_benchmark_data
 
     sources = job.spec.settings["benchmarks"]
-    made = [name for name, source in sources.items() if source is None]
-    metadata = dict(write_benchmark_data(job.out, _world(job), made, _seed(job))) if made else {}
+    if made := [name for name, source in sources.items() if source is None]:
+        write_benchmark_data(job.work, _world(job), made, _seed(job))
+    metadata: dict[str, float | int | str] = {}
     for name, source in sources.items():
-        if source is not None:
-            metadata[f"{name}_rows"] = len(read_benchmark(Path(source["path"])))
-            shutil.copyfile(source["path"], job.out / f"{name}.jsonl")
-    return Outcome(metadata)
+        if source is not None and "absent" in source:
+            job.reporter.log(f"benchmark {name}: no data in {source['absent']}; bai data fetch {name}")
+            continue
+        benchmark = find_benchmark(name)
+        (job.out / name).mkdir()
+        splits = read_benchmark(benchmark, job.work / name if source is None else _directory(job, name, source["path"]))
+        metadata[f"{name}_questions"] = len(write_benchmark(benchmark, splits, job.out / name))
+    return Outcome(metadata | {"absent": len(sources) - len(metadata)})
+
+
+def _directory(job: JobContext, name: str, path: str) -> Path:
+    """What a study brings: a directory of splits, or a file that is the questions."""
+    brought = Path(path)
+    if brought.is_dir():
+        return brought
+    directory = job.work / name
+    directory.mkdir(exist_ok=True)
+    link = directory / f"test{brought.suffix}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(brought)
+    return directory
 
 
 def preferences(job: JobContext) -> Outcome:

@@ -43,6 +43,8 @@ KINDS = {
     "evaluate": "bai_pipeline.jobs.evaluation:evaluate",
     "ratio_table": "bai_pipeline.jobs.evaluation:ratio_table",
     "paradigm_table": "bai_pipeline.jobs.evaluation:paradigm_table",
+    "case_studies": "bai_pipeline.jobs.evaluation:case_studies",
+    "contamination": "bai_pipeline.jobs.evaluation:contamination",
     "figures": "bai_pipeline.jobs.evaluation:figures",
     "report": "bai_pipeline.jobs.evaluation:report",
 }

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from bai_pipeline.errors import StoreError
 from bai_pipeline.jobspec import JobSpec, Json
 from bai_pipeline.store import Ref, RefKey
-from bai_pipeline.study import CriticPath
+from bai_pipeline.study import CriticPath, Study
 
 if TYPE_CHECKING:
     from bai_pipeline.plan.plan import Plan
+
+CONTAMINATION_WORDS = 13
+"""Words of the n-grams that are looked for in training data (Brown et al. 2020, arXiv:2005.14165, appendix C)."""
 
 Builder = Callable[["Plan", RefKey], JobSpec]
 
@@ -56,12 +59,25 @@ def _prompts(plan: "Plan", key: RefKey) -> JobSpec:
 
 def _benchmark_data(plan: "Plan", key: RefKey) -> JobSpec:
     study = plan.study
-    brought = study.data.benchmarks or {}
     source = {
         "world": study.world.model_dump(mode="json"),
-        "benchmarks": {n: fingerprint(brought[n]) if n in brought else None for n in study.evals.benchmarks},
+        "benchmarks": {name: _benchmark_source(plan, name) for name in study.evals.benchmarks},
     }
     return plan.job("benchmark_data", {}, source, study.chain_seed)
+
+
+def _benchmark_source(plan: "Plan", name: str) -> Json | None:
+    """Where a benchmark's data comes from: the study, the directory of fetched data, or (None) the embedded world."""
+    from bai_pipeline.evals.data import benchmark_directory  # not before a plan is made: it takes a second
+    from bai_pipeline.evals.registry import BENCHMARKS
+
+    brought = plan.study.data.benchmarks or {}
+    if name in brought:
+        return fingerprint(brought[name])
+    if name not in BENCHMARKS:
+        return None
+    directory = benchmark_directory(name)
+    return fingerprint(directory) if directory.is_dir() else {"absent": str(directory)}
 
 
 def _base_model(plan: "Plan", key: RefKey) -> JobSpec:
@@ -211,22 +227,48 @@ def _existing(plan: "Plan", keys: list[RefKey]) -> dict[str, Ref]:
 
 def _ratio_table(plan: "Plan", key: RefKey) -> JobSpec:
     study = plan.study
-    settings = {"alphas": list(study.alphas), "seeds": list(study.seeds), "benchmarks": list(study.evals.benchmarks)}
+    settings = {"alphas": list(study.alphas), **_columns(study)}
     return plan.job("ratio_table", _existing(plan, plan.keys("benchmark_scores")), settings)
+
+
+def _columns(study: Study) -> Json:
+    """What both tables take from the study: their columns, and how rows are compared."""
+    return {
+        "seeds": list(study.seeds),
+        "benchmarks": list(study.evals.benchmarks),
+        "resamples": study.tables.comparison_resamples,
+    }
 
 
 def _paradigm_table(plan: "Plan", key: RefKey) -> JobSpec:
     study = plan.study
-    inputs = _existing(plan, plan.keys("paradigm_scores") + plan.keys("benchmark_scores", study.headline_alpha))
-    settings = {
+    return plan.job("paradigm_table", _paradigm_scores(plan), {**_paradigms(study), **_columns(study)})
+
+
+def _case_studies(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    settings = {**_paradigms(study), "seeds": list(study.seeds), "count": study.tables.case_studies}
+    return plan.job("case_studies", _paradigm_scores(plan), settings, study.chain_seed)
+
+
+def _paradigm_scores(plan: "Plan") -> dict[str, Ref]:
+    """Scores of the paradigms and of BAI at the headline alpha, as far as they are there."""
+    return _existing(plan, plan.keys("paradigm_scores") + plan.keys("benchmark_scores", plan.study.headline_alpha))
+
+
+def _paradigms(study: Study) -> Json:
+    return {
         "paradigm_1": study.paradigm_1,
         "paradigm_3": study.paradigm_3,
         "sft": list(study.sft),
         "headline_alpha": study.headline_alpha,
-        "seeds": list(study.seeds),
-        "benchmarks": list(study.evals.benchmarks),
     }
-    return plan.job("paradigm_table", inputs, settings)
+
+
+def _contamination(plan: "Plan", key: RefKey) -> JobSpec:
+    trained = [name for name in ("sft_data", "preference_data", "prompts") if name in plan.assets]
+    inputs = {name: plan.asset(name) for name in ("benchmark_data", *trained)}
+    return plan.job("contamination", inputs, {"n": CONTAMINATION_WORDS})
 
 
 def _runs(plan: "Plan") -> dict[str, Ref]:
@@ -263,6 +305,8 @@ _BUILDERS: dict[str, Builder] = {
     "paradigm_scores": _evaluate,
     "ratio_table": _ratio_table,
     "paradigm_table": _paradigm_table,
+    "case_studies": _case_studies,
+    "contamination": _contamination,
     "dynamics_figures": _dynamics_figures,
     "report": _report,
 }

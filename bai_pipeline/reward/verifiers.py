@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from bai_pipeline.mathematics import gold_expressions, last_expressions, same_value
 from bai_pipeline.synthetic.tasks import can_be_right, verify
 from bai_pipeline.synthetic.world_tables import VERIFIER
 
@@ -24,20 +25,12 @@ def math_is_correct(response: str, answer: str) -> bool:
 
     Fractions, decimals, sets, intervals and symbolic expressions are compared by value; a \\boxed{} one goes first.
     """
-    from math_verify import parse, verify
-
-    return bool(verify(_gold(answer), parse(response)))
+    return same_value(gold_expressions(answer), last_expressions(response))
 
 
 def math_accepts(answer: str) -> bool:
     """Whether the answer can be read as mathematics."""
-    return bool(answer.strip()) and bool(_gold(answer))
-
-
-def _gold(answer: str) -> list[object]:
-    from math_verify import parse
-
-    return list(parse(f"${answer}$") or parse(answer))
+    return bool(answer.strip()) and bool(gold_expressions(answer))
 
 
 VERIFIERS: Mapping[str, Verifier] = {

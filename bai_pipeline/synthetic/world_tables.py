@@ -106,7 +106,7 @@ def write_prompts(
 def write_benchmark_data(
     out: Path, world: WorldSettings, benchmarks: Sequence[str], seed: int
 ) -> dict[str, float | int | str]:
-    """Write out/<benchmark>.jsonl {id, messages, prompt, answer}: different held-out problems of one task each.
+    """Write out/<benchmark>/test.jsonl {id, messages, prompt, answer}: different held-out problems of one task each.
 
     Args:
         benchmarks: names "held_out_<task>".
@@ -130,7 +130,8 @@ def write_benchmark_data(
             for index, problem in enumerate(problems)
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "test.jsonl").write_text(text, encoding="utf-8")
     return {f"{name}_problems": len(problems) for name, problems in drawn.items()}
 
 

@@ -169,7 +169,8 @@ def test_metrics_of_a_run(plan: Plan, changes: dict[str, Any], broken: set[str])
 
 
 def scores(**changes: Any) -> Table:
-    rows = [{"benchmark": name, "score": 0.5, "stderr": 0.1, "n": 20} for name in ("held_out_sum", "held_out_max")]
+    row = {"score": 0.5, "stderr": 0.1, "n": 20, "reason": None}
+    rows = [{"benchmark": name, **row} for name in ("held_out_sum", "held_out_max")]
     rows[-1] |= changes
     return rows
 
@@ -179,8 +180,11 @@ def scores(**changes: Any) -> Table:
     [
         (scores, set()),
         (lambda: scores(score=50.0), {"score"}),
-        (lambda: scores(n=0), {"n"}),
-        (lambda: scores()[:1], {"score"}),
+        (lambda: scores(n=0), {"explained"}),
+        (lambda: scores(n=0, score=None, stderr=None, reason="no judge"), set()),
+        (lambda: scores(score=None, stderr=None), {"explained"}),
+        (lambda: scores(reason="no judge"), {"explained"}),
+        (lambda: scores()[:1], {"explained"}),
     ],
 )
 def test_scores_are_complete_for_what_was_asked(plan: Plan, make: Callable[[], Table], broken: set[str]) -> None:

@@ -22,8 +22,10 @@ GROUPS = {
     "evaluation": {
         "benchmark_scores",
         "paradigm_scores",
+        "contamination",
         "paradigm_table",
         "ratio_table",
+        "case_studies",
         "dynamics_figures",
         "report",
     },

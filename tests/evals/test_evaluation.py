@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bai_pipeline.errors import CheckpointError, DataError
-from bai_pipeline.evals import evaluate
+from bai_pipeline.eval_settings import EvalSettings
+from bai_pipeline.evals import evaluate_checkpoint
 from bai_pipeline.progress import SilentReporter
-from bai_pipeline.settings import EvalSettings, ModelSettings
+from bai_pipeline.settings import ModelSettings
 from bai_pipeline.synthetic.olmoe import build_olmoe
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
 
@@ -33,10 +34,14 @@ MODEL = ModelSettings(
 def settings(*benchmarks: str, max_new_tokens: int = 12, temperature: float = 0.0) -> EvalSettings:
     return EvalSettings(
         benchmarks=benchmarks,
+        engine="embedded",
         max_new_tokens=max_new_tokens,
         temperature=temperature,
+        limit=None,
         batch_size=2,
-        bootstrap_iterations=10,
+        overrides={},
+        code_isolation="bubblewrap",
+        judge=None,
     )
 
 
@@ -81,7 +86,8 @@ def write_benchmark(path: Path, problems: dict[str, str]) -> None:
         {"id": f"p{i}", "messages": [{"role": "user", "content": prompt}], "prompt": prompt, "answer": answer}
         for i, (prompt, answer) in enumerate(problems.items())
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.mkdir()
+    (path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture
@@ -89,15 +95,17 @@ def data(tmp_path: Path) -> Path:
     directory = tmp_path / "data"
     directory.mkdir()
     write_benchmark(
-        directory / "four.jsonl", {"sum a 3 b 4": "7", "max a 7 b 2": "7", "max a 1 b 2 c 7": "7", "sum a 1 b 1": "2"}
+        directory / "four", {"sum a 3 b 4": "7", "max a 7 b 2": "7", "max a 1 b 2 c 7": "7", "sum a 1 b 1": "2"}
     )
-    write_benchmark(directory / "one.jsonl", {"sum a 1 b 2": "3"})
+    write_benchmark(directory / "one", {"sum a 1 b 2": "3"})
     return directory
 
 
 def run(model: Path, data: Path, out: Path, chosen: EvalSettings, seed: int = 0) -> dict[str, float | int | str]:
     out.mkdir()
-    return evaluate(model, data, out, chosen, seed, SilentReporter())
+    there = {name: data / name for name in chosen.benchmarks if (data / name).is_dir()}
+    cache = out.parent / "cache"
+    return evaluate_checkpoint(model, model.name, there, out, chosen, seed, SilentReporter(), cache=cache)
 
 
 def test_a_model_that_always_answers_seven_is_right_where_the_answer_is_seven(
@@ -106,10 +114,19 @@ def test_a_model_that_always_answers_seven_is_right_where_the_answer_is_seven(
     metrics = run(answers_seven, data, tmp_path / "out", settings("four", "one"))
 
     scores = pd.read_parquet(tmp_path / "out/scores.parquet")
-    assert list(scores.columns) == ["benchmark", "metric", "score", "stderr", "n"]
+    assert list(scores.columns) == ["benchmark", "metric", "score", "stderr", "n", "max_new_tokens", "reason"]
     four, one = scores.to_dict("records")
     # variance of (1, 1, 1, 0) with n - 1: 0.75 / 3 = 0.25; over n = 4 and rooted: 0.25
-    assert four == {"benchmark": "four", "metric": "exact_match", "score": 0.75, "stderr": pytest.approx(0.25), "n": 4}
+    assert four | {"reason": None} == {
+        "benchmark": "four",
+        "metric": "exact_match",
+        "score": 0.75,
+        "stderr": pytest.approx(0.25),
+        "n": 4,
+        "max_new_tokens": 12,
+        "reason": None,
+    }
+    assert scores["reason"].isna().all()
     assert (one["benchmark"], one["score"], one["n"]) == ("one", 0.0, 1)
     assert isnan(one["stderr"])
 
@@ -126,13 +143,16 @@ def test_every_response_is_logged_with_its_thinking_and_its_extracted_answer(
 ) -> None:
     run(answers_seven, data, tmp_path / "out", settings("four"))
     samples = pd.read_parquet(tmp_path / "out/samples/four.parquet")
-    assert list(samples.columns) == ["id", "prompt", "response", "extracted", "answer", "correct"]
+    assert list(samples.columns) == [
+        *("id", "group", "repeat", "prompt", "response", "extracted", "answer", "score", "weight", "tokens"),
+        *("finish_reason", "detail"),
+    ]
     assert samples["id"].tolist() == ["p0", "p1", "p2", "p3"]
-    assert samples["prompt"].tolist()[2] == "max a 1 b 2 c 7"
+    assert samples["prompt"].tolist()[2] == "<bos> <user> max a 1 b 2 c 7 <asst>"
     assert set(samples["response"]) == {"<think> so </think> ans 7"}
     assert set(samples["extracted"]) == {"7"}
     assert samples["answer"].tolist() == ["7", "7", "7", "2"]
-    assert samples["correct"].tolist() == [True, True, True, False]
+    assert samples["score"].tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_a_response_cut_before_its_answer_has_none_and_is_wrong(
@@ -142,7 +162,7 @@ def test_a_response_cut_before_its_answer_has_none_and_is_wrong(
     samples = pd.read_parquet(tmp_path / "out/samples/four.parquet")
     assert set(samples["response"]) == {"<think> so </think> ans"}
     assert samples["extracted"].isna().all()
-    assert not samples["correct"].any()
+    assert not samples["score"].any()
     assert (metrics["truncated_share"], metrics["no_answer_share"]) == (1.0, 1.0)
 
 
@@ -170,7 +190,7 @@ def test_greedy_answers_are_those_of_transformers_generate(data: Path, tmp_path:
     model = build_olmoe(MODEL, tokenizer, seed=3)
     run(save(model, tokenizer, tmp_path / "model"), data, tmp_path / "out", settings("four"))
     for row in pd.read_parquet(tmp_path / "out/samples/four.parquet").itertuples():
-        prompt = tokenizer(f"<bos> <user> {row.prompt} <asst>", return_tensors="pt", add_special_tokens=False)
+        prompt = tokenizer(row.prompt, return_tensors="pt", add_special_tokens=False)
         tokens = model.generate(  # type: ignore[misc]
             input_ids=prompt["input_ids"], attention_mask=prompt["attention_mask"], do_sample=False, max_new_tokens=12
         )[0, prompt["input_ids"].shape[1] :].tolist()
@@ -178,18 +198,53 @@ def test_greedy_answers_are_those_of_transformers_generate(data: Path, tmp_path:
         assert row.response == tokenizer.decode(body)
 
 
-def test_a_missing_benchmark_leaves_nothing_behind(answers_seven: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"five\.jsonl"):
-        run(answers_seven, data, tmp_path / "out", settings("four", "five"))
+def test_a_benchmark_without_data_is_a_hole_with_its_reason(answers_seven: Path, data: Path, tmp_path: Path) -> None:
+    metrics = run(answers_seven, data, tmp_path / "out", settings("four", "mmlu"))
+    scores = pd.read_parquet(tmp_path / "out/scores.parquet").set_index("benchmark")
+    assert isnan(scores.loc["mmlu", "score"])
+    assert (scores.loc["mmlu", "n"], scores.loc["mmlu", "reason"]) == (0, "no data: bai data fetch mmlu")
+    assert (metrics["average"], metrics["not_run"]) == (0.75, 1)
+    assert "mmlu" not in metrics
+
+
+def test_malformed_data_leaves_nothing_behind(answers_seven: Path, data: Path, tmp_path: Path) -> None:
+    (data / "four" / "test.jsonl").write_text('{"id": "p0", "prompt": "sum a 3 b 4"}\n')
+    with pytest.raises(DataError, match="answer"):
+        run(answers_seven, data, tmp_path / "out", settings("one", "four"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_checkpoint_without_a_chat_template_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_chat_template_is_not_asked_in_chat(data: Path, tmp_path: Path) -> None:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = None
     model = save(build_olmoe(MODEL, tokenizer, seed=0), tokenizer, tmp_path / "model")
-    with pytest.raises(CheckpointError, match="no chat template"):
-        run(model, data, tmp_path / "out", settings("one"))
+    run(model, data, tmp_path / "out", settings("one"))
+    scores = pd.read_parquet(tmp_path / "out/scores.parquet")
+    assert scores["reason"].tolist() == ["the model has no chat template"]
+
+
+def test_what_was_answered_before_is_not_asked_again(answers_seven: Path, data: Path, tmp_path: Path) -> None:
+    run(answers_seven, data, tmp_path / "out", settings("four"))
+    journal = tmp_path / "cache/responses" / f"{answers_seven.name}.jsonl"
+    lines = journal.read_text().splitlines()
+    assert len(lines) == 4
+    # a kill in the middle of the third line
+    journal.write_text("\n".join([*lines[:2], lines[2][:20]]))
+    run(answers_seven, data, tmp_path / "again", settings("four", "one"))
+    kept = [json.loads(line)["key"] for line in journal.read_text().splitlines() if line.endswith("}")]
+    assert len(kept) == len(set(kept)) == 5
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "out/samples/four.parquet"), pd.read_parquet(tmp_path / "again/samples/four.parquet")
+    )
+
+
+def test_a_longer_response_than_the_model_has_positions_for_is_not_asked_for(
+    answers_seven: Path, data: Path, tmp_path: Path
+) -> None:
+    run(answers_seven, data, tmp_path / "out", settings("four", max_new_tokens=1000))
+    scores = pd.read_parquet(tmp_path / "out/scores.parquet")
+    # <bos> <user> max a 1 b 2 c 7 <asst> are ten of 64 positions
+    assert scores["max_new_tokens"].tolist() == [54]
 
 
 def test_a_checkpoint_that_lacks_a_tensor_is_refused(answers_seven: Path, data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-from math import isnan
+import re
+from math import isnan, nan, sqrt
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,8 @@ from bai_pipeline.evals import (
     to_markdown,
     write_table,
 )
+from bai_pipeline.evals.comparisons import paired_comparisons
+from bai_pipeline.evals.writing import comparisons_note
 
 
 def scores(*rows: tuple[str, int, str, float, float]) -> pd.DataFrame:
@@ -135,3 +138,138 @@ def test_every_column_and_row_of_the_papers_tables_is_labelled_as_the_papers() -
     for table in (paper_paradigm_table(), paper_ratio_table()):
         assert all(column.startswith("paper: ") for column in table.columns[1:])
         assert all(row.startswith("paper: ") for row in table.iloc[:, 0])
+
+
+def with_reasons(*rows: tuple[str, int, str, float, str | None]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["row", "seed", "benchmark", "score", "reason"])
+    return table.assign(metric="accuracy", stderr=0.1, n=64)
+
+
+def test_a_score_that_is_null_is_a_hole_with_its_reason_and_never_a_zero() -> None:
+    table = paradigm_table(
+        with_reasons(("BAI", 0, "a", 0.3, None), ("BAI", 0, "b", nan, "no judge"), ("Base", 0, "b", 0.5, None)),
+        ["BAI", "Base"],
+        {},
+    )
+    bai = table.iloc[0]
+    assert (bai["a"], bai["seeds"]) == (0.3, 1)
+    assert isnan(bai["b"])
+    assert isnan(bai["average"])
+    assert bai["note"] == "b: no judge; average: not every benchmark was run with every seed"
+    assert "| BAI | 1 | 0.300 ± 0.100 | not run | not run |" in to_markdown(table)
+
+
+def test_a_benchmark_that_no_row_ran_keeps_its_column_and_the_average_names_the_others() -> None:
+    lines: list[tuple[str, int, str, float, str | None]] = [
+        (row, 0, b, s, None) for row, x in (("A", 0.2), ("B", 0.4)) for b, s in (("a", x), ("c", x + 0.2))
+    ]
+    lines += [(row, 0, "judged", nan, "no judge") for row in "AB"]
+    table = paradigm_table(with_reasons(*lines), ["A", "B"], {}, ["a", "judged", "c"])
+    assert list(table.columns[2:8]) == ["a", "a stderr", "judged", "judged stderr", "c", "c stderr"]
+    assert table["judged"].isna().all()
+    assert list(table["average"]) == pytest.approx([0.3, 0.5])
+    # independent questions: √(0.1² + 0.1²) / 2
+    assert list(table["average stderr"]) == pytest.approx([sqrt(0.02) / 2] * 2)
+    assert list(table["note"]) == ["judged: no judge; average over a, c alone"] * 2
+
+
+def test_a_benchmark_that_only_a_row_outside_the_table_ran_is_in_no_average() -> None:
+    found = with_reasons(("A", 0, "a", 0.2, None), ("A", 0, "b", nan, "no judge"), ("other", 0, "b", 0.9, None))
+    table = paradigm_table(found, ["A"], {})
+    assert table["average"].tolist() == [0.2]
+
+
+def test_reasons_that_differ_between_seeds_are_told_seed_by_seed() -> None:
+    one = ratio_table(with_reasons(("0.1", 0, "a", 0.3, None), ("0.1", 1, "a", nan, "no judge")), ["0.1"], {})
+    assert (one.iloc[0]["a"], one.iloc[0]["seeds"]) == (0.3, 1)
+    assert one.iloc[0]["note"] == "a, seed 1: no judge"
+    two = ratio_table(with_reasons(("0.1", 0, "a", nan, "no judge"), ("0.1", 1, "a", nan, "no file")), ["0.1"], {})
+    assert two.iloc[0]["note"] == "a, seed 0: no judge; a, seed 1: no file"
+    assert isnan(two.iloc[0]["average"])
+
+
+def test_a_hole_without_a_reason_says_so_in_a_column_of_nothing_but_nulls() -> None:
+    found = with_reasons(("0.1", 0, "a", nan, None))
+    for score in (found["score"], pd.Series([None], dtype="object")):
+        table = ratio_table(found.assign(score=score, stderr=score), ["0.1"], {})
+        assert table.iloc[0]["note"] == "a: not run, no reason recorded"
+        assert table.iloc[0]["seeds"] == 0
+
+
+def test_a_score_with_a_reason_why_there_is_none_is_an_error() -> None:
+    with pytest.raises(DataError, match="got both for BAI, seed 0, a"):
+        paradigm_table(with_reasons(("BAI", 0, "a", 0.3, "no judge")), ["BAI"], {})
+
+
+def test_a_reason_of_several_lines_stays_in_its_cell() -> None:
+    table = ratio_table(with_reasons(("0.1", 0, "a", nan, "no | judge\nat all")), ["0.1"], {})
+    assert to_markdown(table).splitlines()[-1] == r"| 0.1 | 0 | not run | not run | a: no \| judge at all |"
+
+
+# -- the best row ------------------------------------------------------------------------------------------------------
+
+
+def answered(right: dict[str, dict[str, int]], n: int = 40) -> pd.DataFrame:
+    """Questions of benchmark → row → how many of the first ones are right."""
+    return pd.DataFrame(
+        [
+            {"row": row, "seed": 0, "benchmark": b, "id": f"q{i:02d}", "score": float(i < count), "weight": 1.0}
+            for b, rows in right.items()
+            for row, count in rows.items()
+            for i in range(n)
+        ]
+    )
+
+
+def table_of(questions: pd.DataFrame) -> pd.DataFrame:
+    means = questions.groupby(["row", "seed", "benchmark"], sort=False)["score"].mean().reset_index()
+    return paradigm_table(means.assign(stderr=0.1, n=40), list(dict.fromkeys(questions["row"])), {})
+
+
+def test_only_a_row_that_differs_from_every_other_is_bold(tmp_path: Path) -> None:
+    questions = answered({"clear": {"A": 36, "B": 10, "C": 4}, "close": {"A": 30, "B": 4, "C": 29}})
+    comparisons = paired_comparisons(questions, resamples=2000)
+    write_table(table_of(questions), tmp_path, "t", (paper_ratio_table(), paper.TABLE_2), comparisons=comparisons)
+    text = (tmp_path / "t.md").read_text(encoding="utf-8")
+    assert "| A | 1 | **0.900 ± 0.100** | 0.750 ± 0.100 | **0.825 ± 0.071** |" in text
+    assert re.findall(r"\*\*(0\.\d+)", text) == ["0.900", "0.825"]
+    assert "**Bold**: the row's score on the same questions is above that of every other row" in text
+    assert "p ≤ 0.05 after Holm's correction for all 9 comparisons of this table" in text
+    assert "(6 by McNemar's exact test, 3 by a paired bootstrap)" in text
+    assert "Not distinguishable by that measure: close: A (the highest) from C." in text
+    assert text.index("**Bold**") < text.index("**Paper: Table 2")
+
+
+def test_all_pairs_are_written_beside_the_table(tmp_path: Path) -> None:
+    questions = answered({"a": {"A": 36, "B": 10}})
+    comparisons = paired_comparisons(questions)
+    files = write_table(table_of(questions), tmp_path, "t", comparisons=comparisons)
+    assert [f.name for f in files] == ["t.csv", "t.md", "t_comparisons.csv"]
+    assert "[t_comparisons.csv](t_comparisons.csv)" in files[1].read_text(encoding="utf-8")
+    written = pd.read_csv(files[2])
+    assert list(written.columns) == list(comparisons.columns)
+    # 26 questions that A alone has right
+    assert written.loc[0, "p"] == pytest.approx(2 / 2**26)
+
+
+def test_with_one_benchmark_the_average_is_marked_as_it_is() -> None:
+    questions = answered({"a": {"A": 36, "B": 10}})
+    text = to_markdown(table_of(questions), paired_comparisons(questions))
+    assert "| A | 1 | **0.900 ± 0.100** | **0.900 ± 0.100** |" in text
+
+
+def test_where_no_row_is_best_none_is_bold_and_the_text_says_so() -> None:
+    questions = answered({"a": {"A": 20, "B": 20, "C": 19}})
+    comparisons = paired_comparisons(questions)
+    assert "**" not in to_markdown(table_of(questions), comparisons)
+    note = comparisons_note(comparisons)
+    assert note.startswith("No row is best in any column")
+    assert "a: A (the highest) from any other row" in note
+
+
+def test_without_comparisons_nothing_is_marked(tmp_path: Path) -> None:
+    questions = answered({"a": {"A": 36, "B": 10}})
+    assert "**" not in to_markdown(table_of(questions))
+    alone = questions[questions["row"] == "A"]
+    write_table(table_of(alone), tmp_path, "t", comparisons=paired_comparisons(alone))
+    assert "none is compared, and none is marked as best" in (tmp_path / "t.md").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from bai_pipeline.plan import Plan
 from bai_pipeline.store import RefKey, Store
 from tests.graph.chain import kill_after_first_checkpoint, materialize, object_of, plan_of, tables
 
+EVALUATED = ("benchmark_data", "benchmark_scores", "paradigm_scores", "paradigm_table", "ratio_table")
 LONG = "evaluate_at_step: 6\nuntil_step: 6\ncheckpoint_every: 2\nalphas: ['0.5']\nseeds: [7]\n"
 """A run that is long enough to be killed in."""
 RUN = ("ppo_run", "0.5", 7)
@@ -78,6 +79,47 @@ def test_the_tables_have_a_row_for_every_paradigm_and_ratio_and_no_hole(smoke: P
     assert list(ratios["alpha"]) == ["0.0", "0.5"]
     assert not paradigms["average"].isna().any()
     assert not ratios["average"].isna().any()
+
+
+def test_the_tables_have_standard_errors_and_compare_every_two_rows(smoke: Plan) -> None:
+    for name, label in (("paradigm_table", "paradigm"), ("ratio_table", "alpha")):
+        directory = object_of(smoke, name)
+        table = pd.read_csv(directory / f"{name}.csv", dtype={label: str})
+        benchmarks = list(smoke.study.evals.benchmarks)
+        assert table[[f"{benchmark} stderr" for benchmark in benchmarks]].notna().all(axis=None)
+        pairs = pd.read_csv(directory / f"{name}_comparisons.csv", dtype={"row": str, "other": str})
+        rows = len(table)
+        assert len(pairs) == rows * (rows - 1) / 2 * (len(benchmarks) + 1)  # and their average
+        assert pairs["p_holm"].between(0, 1).all()
+        assert (pairs["p_holm"] >= pairs["p"]).all()
+        text = (directory / f"{name}.md").read_text()
+        assert f"for all {len(pairs)} comparisons of this table" in text
+
+
+def test_case_studies_show_every_model_s_answer_to_the_same_question(smoke: Plan) -> None:
+    studies = pd.read_parquet(object_of(smoke, "case_studies") / "case_studies.parquet")
+    asked = studies.groupby(["benchmark", "id"])
+    assert asked.ngroups == smoke.study.tables.case_studies
+    assert (asked["row"].nunique() == 6).all()  # base, two SFT models, paradigms 1 and 3, BAI
+    assert (asked["prompt"].nunique() == 1).all()
+
+
+def test_the_held_out_problems_are_not_in_the_training_data(smoke: Plan) -> None:
+    summary = pd.read_csv(object_of(smoke, "contamination") / "summary.csv")
+    assert set(summary["benchmark"]) == set(smoke.study.evals.benchmarks)
+    assert (summary["contaminated"] == 0).all()
+    assert (summary["questions"] == smoke.study.world.benchmark_problems).all()
+
+
+def test_a_benchmark_without_data_is_a_hole_of_both_tables(smoke: Plan, copied: Store, tmp_path: Path) -> None:
+    wanted = "evals: {benchmarks: [held_out_sum, held_out_max, mmlu]}\n"
+    plan = plan_of(tmp_path, copied, wanted)
+    materialize(plan, [key for key in plan.all_keys() if key.asset in EVALUATED])
+    for name in ("paradigm_table", "ratio_table"):
+        table = pd.read_csv(object_of(plan, name) / f"{name}.csv")
+        assert table["mmlu"].isna().all()
+        assert table["note"].str.contains("mmlu: no data: bai data fetch mmlu").all()
+        assert table["average"].notna().all()
 
 
 def test_what_was_not_run_is_a_hole_with_its_reason(smoke: Plan, copied: Store, tmp_path: Path) -> None:

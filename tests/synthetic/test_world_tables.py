@@ -26,7 +26,7 @@ def write_all(out: Path, world: WorldSettings, seed: int) -> dict[str, bytes]:
     write_sft_data(out, world, STYLES, seed)
     write_prompts(out, world, seed)
     write_benchmark_data(out, world, ["held_out_sum"], seed)
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_bytes(tmp_path: Path, world: WorldSettings) -> None:
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_bytes(tmp_pat
         "instruct.parquet",
         "reasoning.parquet",
         "prompts.parquet",
-        "held_out_sum.jsonl",
+        "held_out_sum/test.jsonl",
     }
     assert all(first[name] != other[name] for name in first)
 
@@ -96,7 +96,7 @@ def test_benchmarks_are_different_held_out_problems_of_one_task(tmp_path: Path, 
     metadata = write_benchmark_data(tmp_path, world, names, 0)
     assert metadata == {f"{name}_problems": 10 for name in names}
     for name in names:
-        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (tmp_path / name / "test.jsonl").read_text().splitlines()]
         assert len({row["prompt"] for row in rows}) == 10
         for row in rows:
             problem = parse_prompt(row["prompt"])
