@@ -1,5 +1,5 @@
 # Every target works on a fresh clone: each begins by making .venv if it is missing or out of date.
-.PHONY: setup demo test soak lint types bench bench-merge bench-ppo clean
+.PHONY: setup demo test soak lint types bench bench-merge bench-ppo bench-evals clean
 .DEFAULT_GOAL := setup
 SHELL := /bin/bash
 
@@ -104,6 +104,10 @@ bench-merge: $(STAMP) $(MERGEKIT)/.installed
 # Half an hour and more. With BAI_VLLM_PYTHON=.peers/vllm/bin/python vLLM's sampler is measured too.
 bench-ppo: $(STAMP) $(TRL)/.installed
 	@$(BIN)/python -m benchmarks.bench_ppo $(ARGS)
+
+# A quarter of an hour: HFLM is slow with worked examples.
+bench-evals: $(STAMP)
+	@$(BIN)/python -m benchmarks.bench_evals $(ARGS)
 
 # Removes what setup and the tools made. Results (the store, .dagster_home) are yours to remove.
 clean:

@@ -120,4 +120,4 @@ class TableSettings(Settings):
     case_studies: Annotated[int, Field(ge=0)]
     """Questions whose responses are shown side by side."""
     comparison_resamples: Count
-    """Bootstrap resamples of the comparisons between models."""
+    """Bootstrap resamples of the comparisons between models, at least: many comparisons take more."""

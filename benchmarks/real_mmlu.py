@@ -43,7 +43,7 @@ def with_examples(rows: Sequence[dict[str, Any]], count: int) -> tuple[list[dict
     return test, [row for found in examples.values() for row in found[:SHOTS]]
 
 
-def write_checkpoint(out: Path, rows: Sequence[dict[str, Any]], *, vocabulary: int, **sizes: int) -> None:
+def write_checkpoint(out: Path, rows: Sequence[dict[str, Any]], *, vocabulary: int, **sizes: Any) -> None:
     """A random OLMoE in float32 and a byte-level BPE tokenizer with `vocabulary` tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -55,13 +55,15 @@ def write_checkpoint(out: Path, rows: Sequence[dict[str, Any]], *, vocabulary: i
         show_progress=False,
     )
     tokenizer.train_from_iterator(("\n".join([row["question"], *row["choices"]]) for row in rows), trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
     config = OlmoeConfig(vocab_size=len(fast), eos_token_id=0, pad_token_id=0, bos_token_id=None, **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = OlmoeForCausalLM(config)
         for parameter in model.parameters():
             parameter.data.mul_(4.0)  # likelihoods that differ by more than rounding
-    model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)
+    model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0)  # type: ignore[no-untyped-call]
     model.save_pretrained(out)
     fast.save_pretrained(out)

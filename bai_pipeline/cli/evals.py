@@ -59,6 +59,10 @@ def evals_run(
     limit: Annotated[
         int | None, typer.Option("--limit", help="Questions of each benchmark; default the study's.")
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="URL", help="OpenAI-compatible server that has MODEL by this name."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of sampled responses.")] = 0,
     cache: Annotated[
         Path | None,
@@ -84,10 +88,10 @@ def evals_run(
     there = {name: directory for name, directory in directories.items() if directory.is_dir()}
     kept = cache or out.parent / ".bai-evals"
     kept.mkdir(parents=True, exist_ok=True)
-    digest = _digest(model, kept / "checkpoints.json")
+    digest = None if server else _digest(model, kept / "checkpoints.json")
     out.mkdir(parents=True)
     with progress_to_stderr(of_bytes=False) as report:
-        metrics = evaluate_checkpoint(model, digest, there, out, settings, seed, report, cache=kept)
+        metrics = evaluate_checkpoint(model, digest, there, out, settings, seed, report, cache=kept, server=server)
     typer.echo(json.dumps(metrics, indent=1))
 
 

@@ -97,8 +97,8 @@ def paired_comparisons(
 
     The average is compared where both rows ran every benchmark that any of the rows ran, each with the same seeds; with
     one benchmark it is that benchmark and has no line of its own. Its questions' resamples are independent over the
-    benchmarks; its seeds' spread is that of the seeds' averages. The numbers of two rows on a benchmark depend neither on
-    the order of the lines nor on which other rows and benchmarks are there, save for p_holm and the number of resamples.
+    benchmarks; its seeds' spread is that of the seeds' averages. What two rows give on a benchmark depends neither
+    on the order of the lines nor on other rows and benchmarks, save for p_holm and the number of resamples.
 
     Args:
         questions: columns row, seed, benchmark, id, score, weight.

@@ -55,7 +55,7 @@ def _functions(program: str, tests: Sequence[TestCase]) -> Submission:
 
 
 def _script(program: str, tests: Sequence[TestCase]) -> Submission:
-    compared = "\n\n".join(map(getsource, (coding.numbers_of, coding.prints_same)))
+    compared = "\n\n".join(getsource(function) for function in (coding.numbers_of, coding.prints_same))
     lines = [f"assert prints_same(run_script({test.input!r}), {test.output!r}), {test.input[:100]!r}" for test in tests]
     return Submission(
         _SCRIPT.format(source=program),

@@ -119,6 +119,7 @@ def report(job: JobContext) -> Outcome:
         study=job.spec.settings["study"],
         paradigms=tables["paradigm_table"],
         ratios=tables["ratio_table"],
+        comparisons={name: pd.read_parquet(job.inputs[name] / f"{name}_comparisons.parquet") for name in tables},
         runs=_steps({name: path for name, path in job.inputs.items() if name not in tables}),
     )
     return Outcome({"runs": len(job.inputs) - len(tables)})

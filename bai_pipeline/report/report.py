@@ -9,7 +9,14 @@ import pandas as pd
 
 from bai_pipeline import paper
 from bai_pipeline.evals.tables import paper_paradigm_table, paper_ratio_table
-from bai_pipeline.evals.writing import STDERR_NOTE, paper_block, plain_markdown, to_markdown, write_table
+from bai_pipeline.evals.writing import (
+    STDERR_NOTE,
+    comparisons_note,
+    paper_block,
+    plain_markdown,
+    to_markdown,
+    write_table,
+)
 from bai_pipeline.report.figures import FIGURES, display_name, dynamics_figures
 from bai_pipeline.report.statements import hockey_stick, over_optimisation, seeds_and_errors, short_starts
 from bai_pipeline.report.summary import END_SHARE, summarize
@@ -22,6 +29,7 @@ def write_report(
     paradigms: pd.DataFrame,
     ratios: pd.DataFrame,
     runs: pd.DataFrame,
+    comparisons: Mapping[str, pd.DataFrame] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Write report.md, tables/ and figures/.
@@ -31,6 +39,8 @@ def write_report(
         study: name of the study, for the title.
         paradigms, ratios: made by `paradigm_table` and `ratio_table`.
         runs: `steps` tables with an `init` column, see `curves`; may be empty, the dynamics are then a hole.
+        comparisons: of the rows of "paradigm_table" and "ratio_table", made by `paired_comparisons`; without them no
+            row is marked as best.
         notes: remarks of the study, printed as they are (what was not run, which chains share seeds).
 
     Returns:
@@ -40,19 +50,28 @@ def write_report(
     tables.mkdir()
     figures.mkdir()
     paper_paradigms, paper_ratios = paper_paradigm_table(), paper_ratio_table()
-    write_table(paradigms, tables, "paradigm_table", (paper_paradigms, paper.TABLE_1))
-    write_table(ratios, tables, "ratio_table", (paper_ratios, paper.TABLE_2))
+    pairs = {name: (comparisons or {}).get(name) for name in ("paradigm_table", "ratio_table")}
+    write_table(
+        paradigms, tables, "paradigm_table", (paper_paradigms, paper.TABLE_1), comparisons=pairs["paradigm_table"]
+    )
+    write_table(ratios, tables, "ratio_table", (paper_ratios, paper.TABLE_2), comparisons=pairs["ratio_table"])
 
     blocks = [f"# Report of the study {study}"]
     blocks += [f"- {note}" for note in notes]
-    blocks += ["## Scores by paradigm", to_markdown(paradigms), "## Scores by ratio"]
-    blocks += ["alpha is the weight of the base model; 0 is the merged SFT itself.", to_markdown(ratios), STDERR_NOTE]
+    blocks += ["## Scores by paradigm", *_compared(paradigms, pairs["paradigm_table"]), "## Scores by ratio"]
+    blocks += ["alpha is the weight of the base model; 0 is the merged SFT itself."]
+    blocks += [*_compared(ratios, pairs["ratio_table"]), STDERR_NOTE]
     blocks += ["## Training dynamics", *_dynamics(runs, tables, figures)]
     blocks += ["## The paper's values", paper_block(paper_paradigms, paper.TABLE_1)]
     blocks += [paper_block(paper_ratios, paper.TABLE_2)]
     page = out / "report.md"
     page.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     return page
+
+
+def _compared(table: pd.DataFrame, comparisons: pd.DataFrame | None) -> list[str]:
+    """A table, and what may be said of its rows against each other."""
+    return [to_markdown(table, comparisons), *([] if comparisons is None else [comparisons_note(comparisons)])]
 
 
 def _dynamics(runs: pd.DataFrame, tables: Path, figures: Path) -> list[str]:

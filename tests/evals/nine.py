@@ -12,7 +12,7 @@ from bai_pipeline.evals.grades import Row
 
 MMLU_SUBJECTS = ("abstract_algebra", "anatomy")
 
-MMLU = [
+MMLU: list[dict[str, Any]] = [
     {
         "question": f"Which of these is the number {n}?",
         "subject": MMLU_SUBJECTS[n % 2],
@@ -21,12 +21,12 @@ MMLU = [
     }
     for n in range(8)
 ]
-MMLU_DEV = [
+MMLU_DEV: list[dict[str, Any]] = [
     {"question": f"What is {n} + 1?", "subject": subject, "choices": ["0", str(n + 1), "9", "8"], "answer": 1}
     for subject in MMLU_SUBJECTS
     for n in range(5)
 ]
-MMLU_PRO = [
+MMLU_PRO: list[dict[str, Any]] = [
     {
         "question_id": 70 + n,
         "question": f"How many sides has shape {n}?",
@@ -39,7 +39,7 @@ MMLU_PRO = [
     }
     for n in range(6)
 ]
-MMLU_PRO_VALIDATION = [
+MMLU_PRO_VALIDATION: list[dict[str, Any]] = [
     {
         **row,
         "question_id": n,
@@ -49,7 +49,7 @@ MMLU_PRO_VALIDATION = [
     for category in ("math", "computer science", "law")
     for n, row in enumerate(MMLU_PRO[:5])
 ]
-SUPERGPQA = [
+SUPERGPQA: list[dict[str, Any]] = [
     {
         "uuid": f"uuid-{n}",
         "question": f"Which metal melts at {n} degrees?",
@@ -64,11 +64,11 @@ SUPERGPQA = [
     }
     for n in range(4)
 ]
-AIME_2024 = [
+AIME_2024: list[dict[str, Any]] = [
     {"ID": f"2024-I-{n}", "Problem": f"Find the remainder of $10^{n}$ by $997$.", "Solution": "", "Answer": answer}
     for n, answer in enumerate((1, 10, 100, 3), start=0)
 ]
-MATH = [
+MATH: list[dict[str, Any]] = [
     {
         "problem": "What is $\\frac14+\\frac14$?",
         "level": "Level 1",
@@ -89,7 +89,7 @@ MATH = [
         "solution": "$\\boxed{(0,3]}$",
     },
 ]
-MBPP_PLUS = [
+MBPP_PLUS: list[dict[str, Any]] = [
     {
         "task_id": 2,
         "code": "",
@@ -101,7 +101,7 @@ MBPP_PLUS = [
     },
     {
         "task_id": 3,
-        "code": "",
+        "code": "def root(x):\n    return x ** 0.5",
         "prompt": "Write a function root(x) for the square root.",
         "source_file": "by hand",
         "test_imports": ["import math"],
@@ -109,7 +109,7 @@ MBPP_PLUS = [
         "test": "assert math.isclose(root(0.25), 0.5)\nassert math.isclose(root(9), 3)",
     },
 ]
-MIXEVAL_FREE_FORM = {
+MIXEVAL_FREE_FORM: dict[str, dict[str, Any]] = {
     "0": {
         "problem_type": "free-form",
         "context": None,
@@ -125,7 +125,7 @@ MIXEVAL_FREE_FORM = {
         "benchmark_name": "DROP",
     },
 }
-MIXEVAL_CHOICE = {
+MIXEVAL_CHOICE: dict[str, dict[str, Any]] = {
     "0": {
         "problem_type": "single-choice",
         "context": None,
@@ -143,7 +143,7 @@ MIXEVAL_CHOICE = {
         "benchmark_name": "BoolQ",
     },
 }
-ARENA_HARD = [
+ARENA_HARD: list[dict[str, Any]] = [
     {
         "question_id": f"q{n}",
         "category": "arena-hard-v0.1",
@@ -152,7 +152,7 @@ ARENA_HARD = [
     }
     for n in range(3)
 ]
-ARENA_BASELINE = [
+ARENA_BASELINE: list[dict[str, Any]] = [
     {
         "question_id": f"q{n}",
         "model_id": "gpt-4-0314",

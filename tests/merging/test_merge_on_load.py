@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,8 @@ from transformers import (
 )
 
 from bai_pipeline.errors import CheckpointError, FitError, RecipeError
-from bai_pipeline.evals.lm import SamplerLM
+from bai_pipeline.evals.engines.interface import Options, Prompt
+from bai_pipeline.evals.engines.model import open_model_engine
 from bai_pipeline.loading import load_model
 from bai_pipeline.loading.packing import pack_experts
 from bai_pipeline.merging import Recipe, bai_recipe
@@ -27,7 +27,6 @@ from bai_pipeline.merging.lazy import MergedTensors
 from bai_pipeline.merging.plan import plan_merge
 from bai_pipeline.merging.recipe_directory import localize, open_recipe_directory, write_recipe_directory
 from bai_pipeline.ppo.engines import load_actor, load_critic
-from bai_pipeline.progress import SilentReporter
 from tests.merging.models import OLMOE, SIZES, TIED_LLAMA, save_models
 
 MergeInto = Callable[..., Path]
@@ -82,14 +81,13 @@ def test_benchmarks_are_answered_by_a_recipe_as_by_the_file(tmp_path: Path, merg
     models = save_models(tmp_path, OLMOE, torch.float32)
     (models["reasoning_sft"] / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}")
     written, recipe = merge_into("out", RECIPE, models), recipe_directory(tmp_path / "recipe", models)
-    options = {"max_gen_toks": 8, "temperature": 0.0, "until": []}
-    request = SimpleNamespace(args=("sum a 4", options))
-    answers = [
-        SamplerLM.from_directory(path, batch_size=1, seed=0, report=SilentReporter()).generate_until([request])
-        for path in (written, recipe)
-    ]
+    answers = []
+    for path in (written, recipe):
+        engine = open_model_engine(path, batch_size=1)
+        prompts, greedy = [Prompt("sum a 4", 0)], Options(8, temperature=0.0, top_p=1.0)
+        answers.append(list(engine.generate(prompts, greedy, seed=0, total=1, chat=False)))
     assert answers[0] == answers[1]
-    assert answers[0] != [""]
+    assert answers[0][0][1].text
 
 
 @pytest.mark.parametrize("config", [OLMOE, QWEN3_MOE, TIED_LLAMA], ids=["olmoe", "qwen3 moe", "tied llama"])

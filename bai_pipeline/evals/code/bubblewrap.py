@@ -17,7 +17,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,8 @@ from bai_pipeline.evals.code.seccomp import system_call_filter
 
 PACKAGES = "/packages"
 """Where a sandbox has them."""
+LOADER_CACHE = "/etc/ld.so.cache"
+"""Where the loader finds libraries of directories that are not its own."""
 NOBODY = 65534
 """The user in a sandbox."""
 UNPRIVILEGED = 64_817
@@ -60,28 +61,30 @@ class Bubblewrap:
     def start(self, role: Role, limits: Limits, *sockets: socket.socket) -> Iterator[Sandbox]:
         """See `Isolation`."""
         descriptors = [connection.fileno() for connection in sockets]
+        filter_ = system_call_filter()
         info, info_end = os.pipe()
-        filter_end = _pipe_of(system_call_filter())
-        try:
-            process = subprocess.Popen(
-                self._command(role, limits, descriptors, info_end, filter_end),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[*descriptors, info_end, filter_end],
-                env={},
-                cwd="/",
-            )
-        finally:
-            os.close(info_end)
-            os.close(filter_end)
-        sandbox = Sandbox(process)
-        with process:
+        filter_end = _pipe_of(filter_)
+        with os.fdopen(info, "rb") as told:
             try:
-                sandbox.init = _init_process(info)
-                yield sandbox
+                process = subprocess.Popen(
+                    self._command(role, limits, descriptors, info_end, filter_end),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[*descriptors, info_end, filter_end],
+                    env={},
+                    cwd="/",
+                )
             finally:
-                sandbox.end()
+                os.close(info_end)
+                os.close(filter_end)
+            sandbox = Sandbox(process)
+            with process:
+                try:
+                    sandbox.init = _init_process(told.read())
+                    yield sandbox
+                finally:
+                    sandbox.end()
 
     def _command(self, role: Role, limits: Limits, descriptors: list[int], info: int, filter_: int) -> list[str]:
         python = Path(sys.executable).resolve()
@@ -93,17 +96,8 @@ class Bubblewrap:
             # All of them: the stage covers what is at its place.
             staged = {path: Path(launch.STAGE, str(index)) for index, path in enumerate(outside)}
         command = [str(staged.get(outside[0], outside[0])), "--unshare-all", "--unshare-user", "--disable-userns"]
-        command += [
-            "--die-with-parent",
-            "--as-pid-1",
-            "--new-session",
-            "--cap-drop",
-            "ALL",
-            "--uid",
-            str(NOBODY),
-            "--gid",
-            str(NOBODY),
-        ]
+        command += ["--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
+        command += ["--uid", str(NOBODY), "--gid", str(NOBODY)]
         command += ["--hostname", "sandbox", "--info-fd", str(info), "--seccomp", str(filter_), "--clearenv"]
         for name, value in ENVIRONMENT.items():
             command += ["--setenv", name, value]
@@ -111,8 +105,8 @@ class Bubblewrap:
         for place, path in sources.items():
             command += ["--ro-bind", str(staged.get(path, path)), place]
         for path in sources.values():
-            if (path / "site-packages").is_dir():
-                command += ["--tmpfs", str(path / "site-packages"), "--remount-ro", str(path / "site-packages")]
+            for packages in path.glob("python3*/site-packages"):
+                command += ["--tmpfs", str(packages), "--remount-ro", str(packages)]
         command += ["--proc", "/proc"] if self.proc else []
         command += ["--dev", "/dev", "--size", str(limits.scratch_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"]
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--"]
@@ -162,22 +156,17 @@ def _tried(isolation: Bubblewrap) -> str | None:
         try:
             if ours.recv(1):
                 return None
-        except TimeoutError:
+        except OSError:  # closed, or TimeoutError
             pass
     return sandbox.message
 
 
-def _init_process(info: int) -> int | None:
-    """A descriptor of the first process of a sandbox, from what bubblewrap tells of it; None when it has ended.
-
-    Closes `info`.
-    """
-    with os.fdopen(info, "rb") as stream:
-        text = stream.read()
-    if not text:
+def _init_process(told: bytes) -> int | None:
+    """A descriptor of the first process of a sandbox, from what bubblewrap tells of it; None when it has ended."""
+    if not told:
         return None
     try:
-        return os.pidfd_open(json.loads(text)["child-pid"])
+        return os.pidfd_open(json.loads(told)["child-pid"])
     except ProcessLookupError:
         return None
 
@@ -191,12 +180,10 @@ def _pipe_of(content: bytes) -> int:
 
 
 def _python_files(python: Path) -> list[Path]:
-    """What the interpreter needs: itself, its library, and its shared object where it has one."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    found = [python, Path(sys.base_prefix, "lib", version), Path(sys.base_exec_prefix, sys.platlibdir, version)]
-    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
-        found.append(Path(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME")))
-    return [path for path in dict.fromkeys(found) if path.exists()]
+    """What the interpreter needs: itself, and its libraries (of conda's, OpenSSL and others too)."""
+    places = (python, Path(sys.base_prefix, "lib"), Path(sys.base_exec_prefix, sys.platlibdir))
+    found = [path for place in places for path in (place, place.resolve()) if path.exists()]
+    return list(dict.fromkeys(found))
 
 
 def _system_libraries() -> list[str]:
@@ -206,7 +193,7 @@ def _system_libraries() -> list[str]:
             arguments += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             arguments += ["--ro-bind", str(path), str(path)]
-    return arguments
+    return [*arguments, "--ro-bind-try", LOADER_CACHE, LOADER_CACHE]
 
 
 def _open_to_all(path: Path) -> bool:

@@ -3,6 +3,7 @@
 lm-eval 0.4.13 grades its own `mbpp_plus` by the three base tests alone; here a program has to pass both.
 """
 
+import ast
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -39,6 +40,8 @@ class MbppPlusRow(BaseModel):
     """A row of evalplus/mbppplus."""
 
     task_id: int | str
+    code: str = ""
+    """A program that passes."""
     prompt: Annotated[str, Field(min_length=1)]
     test_imports: list[str]
     test_list: Annotated[list[str], Field(min_length=1)]
@@ -63,7 +66,7 @@ def grade(answered: Sequence[Answered], tools: Tools) -> Graded:
     if tools.isolation is None:
         raise EvaluationError("mbpp_plus runs untrusted programs; expected an isolation for them, got none")
     programs = [
-        Submission(extract_code(after_thinking(response)), _suites(item.question.row))
+        Submission(extract_code(after_thinking(response)), _suites(item.question.row), _names(item.question.row))
         for item in answered
         for response in item.responses
     ]
@@ -83,6 +86,16 @@ def grade(answered: Sequence[Answered], tools: Tools) -> Graded:
             own.append(Grade(score, next(codes) or None, detail=detail))
         grades.append(tuple(own))
     return Graded(grades, {"base": base_passed / len(programs)})
+
+
+def _names(row: Row) -> set[str] | None:
+    """What the reference program defines: a task may ask for a function that is called like a built-in one."""
+    try:
+        statements = ast.parse(row.get("code") or "").body
+    except SyntaxError:
+        return None
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return {statement.name for statement in statements if isinstance(statement, kinds)} or None
 
 
 def _suites(row: Row) -> dict[str, str]:

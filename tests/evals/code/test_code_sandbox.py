@@ -68,6 +68,9 @@ def modules():
     return sorted(name for name in sys.modules if "bai_pipeline" in name and not name.endswith("bai_pipeline"))
 """
 
+ROOT = {"dev", "etc", "lib", "lib64", "packages", "proc", "tmp", "usr"}
+ROOT |= {Path(path).resolve().parts[1] for path in (sys.base_prefix, sys.executable)} | {Path(sys.base_prefix).parts[1]}
+
 FACTS = {
     "environment": "seen = {key: value for key, value in environment().items() if key not in ('PWD', 'LC_CTYPE')}\n"
     "assert seen == {'HOME': '/tmp', 'LANG': 'C.UTF-8', 'OPENBLAS_NUM_THREADS': '1', 'PYTHONHASHSEED': '0'}, seen",
@@ -78,7 +81,7 @@ FACTS = {
     "descriptors": "assert descriptors() == [3, 1, 4], descriptors()",
     "network": "assert interfaces() == ['lo'], interfaces()",
     "host": "assert host() == 'sandbox', host()",
-    "root": "assert not {'etc', 'home', 'var', 'run', 'sys', 'bin', 'work'} & set(listed('/')), listed('/')",
+    "root": f"assert set(listed('/')) <= {ROOT!r}, listed('/')\nassert listed('/etc') in ([], ['ld.so.cache'])",
     "directory": "assert listed('.') == listed('/tmp') == [], listed('.')",
     "packages": "assert set(listed('/packages')) <= {'bai_pipeline', 'numpy', 'numpy.libs'}, listed('/packages')\n"
     "assert listed('/packages/bai_pipeline/evals/code') == ['inside'], listed('/packages/bai_pipeline/evals/code')",

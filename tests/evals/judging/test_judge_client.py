@@ -233,7 +233,7 @@ def test_a_key_that_no_header_can_carry_is_refused_unseen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("BAI_JUDGE_API_KEY", value)
-    with pytest.raises(JudgeError, match="the environment variable BAI_JUDGE_API_KEY holds no key") as error:
+    with pytest.raises(EvaluationError, match="the environment variable BAI_JUDGE_API_KEY holds no key") as error:
         grade(judge_at("http://127.0.0.1:9/v1"), tmp_path)
     assert KEY not in str(error.value)
 
