@@ -31,7 +31,7 @@ ENTRY_POINTS = frozenset({"cli", "jobs"})
 ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"store"},
     "cli": {"*"},
-    "evals": {"checkpoints", "loading", "ppo.rollouts", "ppo.sampler", "store", "synthetic"},
+    "evals": {"checkpoints", "loading", "ppo.randomness", "ppo.rollouts", "ppo.sampler", "store", "synthetic"},
     "jobs": {"*"},
     "loading": {"checkpoints", "merging"},
     "merging": {"checkpoints", "store"},

@@ -117,7 +117,10 @@ def write_benchmark_data(
     tasks = {f"held_out_{task}": task for task in TASKS}
     unknown = [name for name in benchmarks if name not in tasks]
     if unknown:
-        raise DataError(f"expected benchmarks out of {', '.join(tasks)}, got {', '.join(unknown)}; nothing was written")
+        raise DataError(
+            f"expected benchmarks out of {', '.join(tasks)} or of `bai evals list`, got {', '.join(unknown)}; nothing "
+            "was written"
+        )
     drawn = {name: held_out_problems(world, tasks[name], world.benchmark_problems, seed) for name in benchmarks}
     for name, problems in drawn.items():
         rows = [
