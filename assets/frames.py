@@ -77,7 +77,7 @@ def texts(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":
                     "held_out_problems": sum(_held_out(part, plan.study.world) for part in parts),
                 }
             )
-    return pd.DataFrame(records)
+    return pd.DataFrame(records, columns=["table", "id", "shortest_text", "problems", "held_out_problems"])
 
 
 def steps(plan: Plan, asset: str, alpha: str | None) -> "pd.DataFrame":

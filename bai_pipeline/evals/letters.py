@@ -4,6 +4,8 @@ import re
 import string
 from collections.abc import Sequence
 
+from bai_pipeline.evals.grades import Grade
+
 _WRAPPED = r"[\s*_$({\[]*(?:\\(?:boxed|text|mathrm|mathbf)\s*\{\s*)*[({\[]*"
 _END = r"(?![A-Za-z0-9])"
 
@@ -17,6 +19,12 @@ def listed_options(options: Sequence[str]) -> str:
     """The options a line each, with their letters."""
     letters = option_letters(len(options))
     return "\n".join(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True))
+
+
+def letter_grade(answer: str, options: Sequence[str], right: str, detail: str = "") -> Grade:
+    """Whether an answer settles on the right letter."""
+    letter = chosen_letter(answer, options)
+    return Grade(float(letter == right), letter, detail=detail)
 
 
 def chosen_letter(answer: str, options: Sequence[str]) -> str | None:

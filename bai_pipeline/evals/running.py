@@ -57,6 +57,6 @@ def evaluate_checkpoint(
         engine = open_model_engine(model, vllm=settings.engine == "vllm", batch_size=settings.batch_size)
     try:
         journal = out / "journal.jsonl" if digest is None else cache / "responses" / f"{digest}.jsonl"
-        return evaluate(engine, data, out, settings, seed, report, journal=journal, tools=tools)
+        return evaluate(engine, data, out, settings, seed, report, journal=journal, tools=tools, title=model.name)
     finally:
         engine.close()

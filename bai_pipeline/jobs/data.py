@@ -1,5 +1,7 @@
 """Jobs that make or import tables."""
 
+import json
+import shutil
 from pathlib import Path
 
 from bai_pipeline.jobs.context import JobContext, Outcome
@@ -39,6 +41,7 @@ def prompts(job: JobContext) -> Outcome:
 
 def benchmark_data(job: JobContext) -> Outcome:
     """A directory a benchmark, its rows checked; one whose data is nowhere is left out, and later a hole."""
+    from bai_pipeline.evals.data import SOURCE_FILE
     from bai_pipeline.evals.registry import find_benchmark
     from bai_pipeline.evals.splits import read_benchmark, write_benchmark
     from bai_pipeline.synthetic.world_tables import write_benchmark_data
@@ -53,9 +56,16 @@ def benchmark_data(job: JobContext) -> Outcome:
             continue
         benchmark = find_benchmark(name)
         (job.out / name).mkdir()
-        splits = read_benchmark(benchmark, job.work / name if source is None else _directory(job, name, source["path"]))
-        metadata[f"{name}_questions"] = len(write_benchmark(benchmark, splits, job.out / name))
-    return Outcome(metadata | {"absent": len(sources) - len(metadata)})
+        directory = job.work / name if source is None else _directory(job, name, source["path"])
+        questions = write_benchmark(benchmark, read_benchmark(benchmark, directory), job.out / name)
+        metadata[f"{name}_questions"] = len(questions)
+        if (record := directory / SOURCE_FILE).is_file():
+            shutil.copyfile(record, job.out / name / SOURCE_FILE)
+    there = [name for name in sources if (job.out / name).is_dir()]
+    absent = [name for name in sources if name not in there]
+    listing = json.dumps({"there": there, "absent": absent}, indent=1)
+    (job.out / "benchmarks.json").write_text(listing + "\n", encoding="utf-8")
+    return Outcome(metadata | {"absent": ", ".join(absent) or "none"})
 
 
 def _directory(job: JobContext, name: str, path: str) -> Path:

@@ -6,11 +6,10 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator
 
 from bai_pipeline.evals.data import Source
-from bai_pipeline.evals.grades import Row
+from bai_pipeline.evals.grades import Grade, Row
 from bai_pipeline.evals.mathematics import grade_answer
-from bai_pipeline.evals.registry.benchmark import Answered, Asking, Benchmark, Graded, Question, Splits, Task
+from bai_pipeline.evals.registry.benchmark import Answered, Asking, Benchmark, Graded, Question, Splits, Task, graded_by
 from bai_pipeline.evals.registry.lm_eval_tasks import graded_later, stock
-from bai_pipeline.evals.thinking import after_thinking
 
 
 class AimeRow(BaseModel):
@@ -46,15 +45,11 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
 
 def grade(answered: Sequence[Answered], tools: object) -> Graded:
     """Whether the last expression of the answer is the integer, by value."""
-    return Graded(
-        [
-            tuple(
-                grade_answer(after_thinking(response), str(int(item.question.row["Answer"])))
-                for response in item.responses
-            )
-            for item in answered
-        ]
-    )
+    return graded_by(_grade, answered)
+
+
+def _grade(row: Row, answer: str) -> Grade:
+    return grade_answer(answer, str(int(row["Answer"])))
 
 
 def _text(row: Row) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from bai_pipeline.errors import EvaluationError
 from bai_pipeline.evals.data import Source
 from bai_pipeline.evals.grades import Grade, Row
+from bai_pipeline.evals.thinking import after_thinking
 from bai_pipeline.progress import Reporter, SilentReporter
 
 if TYPE_CHECKING:
@@ -134,6 +135,17 @@ class Graded:
     """Readings beside the score, for the metadata."""
     stderr: float | None = None
     """In place of the standard error over questions."""
+
+
+def graded_by(grade: Callable[[Row, str], Grade], answered: Sequence[Answered]) -> Graded:
+    """Every response by itself.
+
+    Args:
+        grade: of a question's row and what a response answers, its thinking part removed.
+    """
+    return Graded(
+        [tuple(grade(item.question.row, after_thinking(response)) for response in item.responses) for item in answered]
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, Field, field_validator
 
 from bai_pipeline.evals.data import Source
-from bai_pipeline.evals.grades import Row
+from bai_pipeline.evals.grades import Grade, Row
 from bai_pipeline.evals.mathematics import grade_answer
 from bai_pipeline.evals.registry.benchmark import (
     Answered,
@@ -17,10 +17,10 @@ from bai_pipeline.evals.registry.benchmark import (
     Splits,
     Task,
     by_group,
+    graded_by,
     number_of,
 )
 from bai_pipeline.evals.registry.lm_eval_tasks import graded_later, stock
-from bai_pipeline.evals.thinking import after_thinking
 from bai_pipeline.mathematics import boxed
 
 TASKS: Final = {
@@ -75,15 +75,11 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
 
 def grade(answered: Sequence[Answered], tools: object) -> Graded:
     """Whether the last expression of the answer equals that of the solution, by value."""
-    return Graded(
-        [
-            tuple(
-                grade_answer(after_thinking(response), str(boxed(item.question.row["solution"])))
-                for response in item.responses
-            )
-            for item in answered
-        ]
-    )
+    return graded_by(_grade, answered)
+
+
+def _grade(row: Row, answer: str) -> Grade:
+    return grade_answer(answer, str(boxed(row["solution"])))
 
 
 def _text(row: Row) -> str:

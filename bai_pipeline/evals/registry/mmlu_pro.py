@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from bai_pipeline.evals.data import Source
 from bai_pipeline.evals.grades import Grade, Row
-from bai_pipeline.evals.letters import chosen_letter
+from bai_pipeline.evals.letters import letter_grade
 from bai_pipeline.evals.registry.benchmark import (
     Answered,
     Asking,
@@ -17,10 +17,10 @@ from bai_pipeline.evals.registry.benchmark import (
     Splits,
     Task,
     by_group,
+    graded_by,
     number_of,
 )
 from bai_pipeline.evals.registry.lm_eval_tasks import graded_later, stock
-from bai_pipeline.evals.thinking import after_thinking
 
 
 class MmluProRow(BaseModel):
@@ -60,13 +60,11 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
 
 def grade(answered: Sequence[Answered], tools: object) -> Graded:
     """Whether the letter that the answer names is the right one."""
-    return Graded([tuple(_grade(item, response) for response in item.responses) for item in answered])
+    return graded_by(_grade, answered)
 
 
-def _grade(item: Answered, response: str) -> Grade:
-    row = item.question.row
-    letter = chosen_letter(after_thinking(response), row["options"])
-    return Grade(float(letter == row["answer"]), letter)
+def _grade(row: Row, answer: str) -> Grade:
+    return letter_grade(answer, row["options"], row["answer"])
 
 
 def _text(row: Row) -> str:

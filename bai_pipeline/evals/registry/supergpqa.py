@@ -7,10 +7,9 @@ from pydantic import BaseModel, Field
 
 from bai_pipeline.evals.data import Source
 from bai_pipeline.evals.grades import Grade, Row
-from bai_pipeline.evals.letters import chosen_letter, listed_options
-from bai_pipeline.evals.registry.benchmark import Answered, Asking, Benchmark, Graded, Question, Splits, Task
+from bai_pipeline.evals.letters import letter_grade, listed_options
+from bai_pipeline.evals.registry.benchmark import Answered, Asking, Benchmark, Graded, Question, Splits, Task, graded_by
 from bai_pipeline.evals.registry.lm_eval_tasks import generated
-from bai_pipeline.evals.thinking import after_thinking
 
 PROMPT = """Answer this multiple-choice question; exactly one option is right. Reason first, then end with a line that \
 reads "Answer: X", where X is the letter of the option.
@@ -46,13 +45,11 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
 
 def grade(answered: Sequence[Answered], tools: object) -> Graded:
     """Whether the letter that the answer names is the right one."""
-    return Graded([tuple(_grade(item, response) for response in item.responses) for item in answered])
+    return graded_by(_grade, answered)
 
 
-def _grade(item: Answered, response: str) -> Grade:
-    row = item.question.row
-    letter = chosen_letter(after_thinking(response), row["options"])
-    return Grade(float(letter == row["answer_letter"]), letter, detail=f"difficulty {row['difficulty']}")
+def _grade(row: Row, answer: str) -> Grade:
+    return letter_grade(answer, row["options"], row["answer_letter"], f"difficulty {row['difficulty']}")
 
 
 def _text(row: Row) -> str:
