@@ -1,12 +1,33 @@
-"""Settings of the evaluation, and of the model that judges."""
+"""Settings of the evaluation, and of the model that judges; and what a plan has to know of benchmarks."""
 
+import os
 import re
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from bai_pipeline.settings import Count, Positive, Settings
+
+REGISTERED: Final = frozenset(
+    {
+        *("mmlu_pro", "mmlu", "supergpqa", "livebench", "mixeval_hard", "arena_hard", "aime_2024", "math"),
+        "mbpp_plus",
+    }
+)
+"""The benchmarks of `evals.registry`, whose data is fetched; any other is of the embedded world's schema."""
+
+
+def data_root() -> Path:
+    """Where benchmarks are kept: $BAI_DATA, else ~/.cache/bai_pipeline/data."""
+    return Path(os.environ.get("BAI_DATA") or "~/.cache/bai_pipeline/data").expanduser()
+
+
+def benchmark_directory(name: str, root: Path | None = None) -> Path:
+    """The directory of a benchmark below `root` (default: `data_root`)."""
+    return (data_root() if root is None else root) / "benchmarks" / name
+
 
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

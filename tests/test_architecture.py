@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "jobs": {"*"},
     "loading": {"checkpoints", "merging"},
     "merging": {"checkpoints", "store"},
-    "plan": {"checkpoints", "evals.data", "evals.registry", "merging", "store"},
+    "plan": {"checkpoints", "merging", "store"},
     "ppo": {"checkpoints", "dynamics", "loading", "merging", "reward", "store", "synthetic"},
     "report": {"evals.seeds", "evals.tables", "evals.writing"},
     "reward": {"checkpoints", "loading", "sft", "store", "synthetic.tasks", "synthetic.world_tables"},

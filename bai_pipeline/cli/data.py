@@ -35,7 +35,7 @@ def fetch_data(
 ) -> None:
     """Download benchmarks from the Hugging Face hub, each with its licence; what is there is kept."""
     from bai_pipeline.cli.progress import LineReporter
-    from bai_pipeline.evals.data import data_root
+    from bai_pipeline.eval_settings import data_root
     from bai_pipeline.evals.fetching import fetch
 
     sources = benchmark_sources()
@@ -65,7 +65,7 @@ def fetch_data(
 @data_app.command("list")
 def list_data(to: Root = None, as_json: JsonOption = False) -> None:
     """Say where every benchmark's data comes from and whether it is there."""
-    from bai_pipeline.evals.data import benchmark_directory
+    from bai_pipeline.eval_settings import benchmark_directory
     from bai_pipeline.evals.fetching import described
 
     rows = [

@@ -26,8 +26,8 @@ def evals_list(data: DataOption = None, as_json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from bai_pipeline.eval_settings import benchmark_directory
     from bai_pipeline.evals import BENCHMARKS
-    from bai_pipeline.evals.data import benchmark_directory
 
     described = [_described(benchmark, benchmark_directory(benchmark.name, data)) for benchmark in BENCHMARKS.values()]
     if as_json:
@@ -71,9 +71,8 @@ def evals_run(
     data: DataOption = None,
 ) -> None:
     """Evaluate a checkpoint: scores with standard errors, and every response to browse."""
-    from bai_pipeline.eval_settings import EvalSettings
+    from bai_pipeline.eval_settings import EvalSettings, benchmark_directory
     from bai_pipeline.evals import evaluate_checkpoint
-    from bai_pipeline.evals.data import benchmark_directory
     from bai_pipeline.study import load_study
 
     if out.exists():

@@ -12,7 +12,6 @@ import codecs
 import csv
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -51,16 +50,6 @@ class Source:
     revision: str | None = None
     """Pinned commit of the repository; None: the newest when it is fetched, which is recorded."""
     note: str = ""
-
-
-def data_root() -> Path:
-    """Where benchmarks are kept: $BAI_DATA, else ~/.cache/bai_pipeline/data."""
-    return Path(os.environ.get("BAI_DATA") or "~/.cache/bai_pipeline/data").expanduser()
-
-
-def benchmark_directory(name: str, root: Path | None = None) -> Path:
-    """The directory of a benchmark below `root` (default: `data_root`)."""
-    return (data_root() if root is None else root) / "benchmarks" / name
 
 
 def has_split(directory: Path, split: str) -> bool:

@@ -11,7 +11,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, ValidationError
 
 from bai_pipeline.errors import DataError
-from bai_pipeline.evals.data import SOURCE_FILE, SUFFIXES, Source, benchmark_directory, has_split
+from bai_pipeline.eval_settings import benchmark_directory
+from bai_pipeline.evals.data import SOURCE_FILE, SUFFIXES, Source, has_split
 from bai_pipeline.evals.downloading import (
     FetchedFile,
     Place,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bai_pipeline.errors import StoreError
+from bai_pipeline.eval_settings import REGISTERED, benchmark_directory
 from bai_pipeline.jobspec import JobSpec, Json
 from bai_pipeline.store import Ref, RefKey
 from bai_pipeline.study import CriticPath, Study
@@ -68,13 +69,10 @@ def _benchmark_data(plan: "Plan", key: RefKey) -> JobSpec:
 
 def _benchmark_source(plan: "Plan", name: str) -> Json | None:
     """Where a benchmark's data comes from: the study, the directory of fetched data, or (None) the embedded world."""
-    from bai_pipeline.evals.data import benchmark_directory  # not before a plan is made: it takes a second
-    from bai_pipeline.evals.registry import BENCHMARKS
-
     brought = plan.study.data.benchmarks or {}
     if name in brought:
         return fingerprint(brought[name])
-    if name not in BENCHMARKS:
+    if name not in REGISTERED:
         return None
     directory = benchmark_directory(name)
     return fingerprint(directory) if directory.is_dir() else {"absent": str(directory)}

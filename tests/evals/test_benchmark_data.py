@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from bai_pipeline.errors import DataError
+from bai_pipeline.eval_settings import benchmark_directory, data_root
 from bai_pipeline.evals.data import (
-    benchmark_directory,
-    data_root,
     digest_of,
     has_split,
     read_split,

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bai_pipeline.eval_settings import BenchmarkOverrides, EvalSettings
+from bai_pipeline.eval_settings import REGISTERED, BenchmarkOverrides, EvalSettings
 from bai_pipeline.evals import BENCHMARKS
 from bai_pipeline.evals.code import find_isolation
 from bai_pipeline.evals.evaluation import evaluate
@@ -214,6 +214,7 @@ def test_every_benchmark_of_the_paper_is_in_the_registry() -> None:
     from bai_pipeline.paper import BENCHMARKS as PRINTED
 
     assert [benchmark.title for benchmark in BENCHMARKS.values()] == list(PRINTED)
+    assert set(BENCHMARKS) == REGISTERED
 
 
 def mine(prompt: str) -> str:
