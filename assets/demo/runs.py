@@ -57,10 +57,11 @@ class Worker:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
-    def close(self) -> None:
-        """End, at once if there is no run."""
+    def close(self) -> int:
+        """End, at once if there is no run; the exit code."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended, and an order waits for it still
+            self._process.stdin.close()
         try:
             self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
@@ -68,6 +69,7 @@ class Worker:
             self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        return self._process.returncode
 
 
 class Run:
