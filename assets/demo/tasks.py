@@ -8,7 +8,7 @@ from bai_pipeline.store import RefKey
 
 PER_ALPHA = ("bai_actor", "ppo_run", "benchmark_scores")
 BASELINES = ("paradigm_1_run", "paradigm_3_run", "paradigm_scores")
-TABLES = ("ratio_table", "paradigm_table", "dynamics_figures", "report")
+TABLES = ("ratio_table", "paradigm_table", "case_studies", "dynamics_figures", "report")
 
 
 @dataclass(frozen=True)

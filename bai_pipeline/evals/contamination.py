@@ -1,5 +1,5 @@
 """Contamination: which benchmark questions share word n-grams with training texts (Brown et al. 2020, arXiv:2005.14165,
-appendix C: 13 words, regardless of case and punctuation; a shorter question is compared whole).
+appendix C: 13 words, regardless of case and punctuation). A shorter question is compared with whole texts.
 
 Memory is set by the benchmarks; training texts stream through.
 """
@@ -97,7 +97,7 @@ def find_contamination(
     Args:
         questions: (id, text) of every question, by benchmark.
         corpora: training tables, or (row, text) one after the other, by name; each is read once and not kept.
-        n: words of an n-gram. A question of fewer is one gram by itself.
+        n: words of an n-gram. A question of fewer is one gram, found where it is a whole text.
         min_words: a question of fewer is not judged: too many texts would contain it by chance.
 
     Languages that write no spaces have few and long words, so that little is found in them.
@@ -145,8 +145,8 @@ def contamination_markdown(found: Contamination) -> str:
     summary["share"] = [f"{row.share:.3f}" if row.judged else "none judged" for row in found.benchmarks]
     read = ", ".join(f"{corpus} ({words:,} words)" for corpus, words in found.words.items())
     rule = (
-        f"A question is contaminated if {found.n} of its words in a row, or all where it has fewer, stand in a training"
-        f" text, regardless of case and punctuation. Questions of fewer than {found.min_words} words are not judged."
+        f"A question is contaminated if {found.n} of its words in a row stand in a training text, or if it has fewer and "
+        f"is a whole text, regardless of case and punctuation. Questions of fewer than {found.min_words} words are not judged."
         f" Training tables: {read or 'none'}."
     )
     blocks = [rule, plain_markdown(summary)]

@@ -64,8 +64,13 @@ class _Grams:
 
 @dataclass(frozen=True)
 class NgramIndex:
-    """The n-grams of questions, to be looked up in texts."""
+    """The n-grams of questions, to be looked up in texts.
 
+    A question of fewer than n words is one gram, and is found where it is a whole text: within longer texts it would be
+    part of other questions (`sum a 1 b 2` of `sum a 1 b 2 c 3`).
+    """
+
+    n: int
     vocabulary: Mapping[str, int]
     """Word → its number, from 1."""
     names: Sequence[str]
@@ -103,7 +108,7 @@ class NgramIndex:
             grams = np.full(len(places), -1, np.int64)
             lengths = _lengths(places, values, starts, grams)
             if lengths is not None:
-                return cls(vocabulary, list(vocabulary), values, places, lengths, grams, np.array(bounds))
+                return cls(n, vocabulary, list(vocabulary), values, places, lengths, grams, np.array(bounds))
             seed += 1
 
     def grams_of(self, question: int) -> Integers:
@@ -143,6 +148,10 @@ class NgramIndex:
             places, slots = there.candidates(hashes)
             same = _equal(batch, places, self.words, there.starts[slots], there.length)
             texts = np.searchsorted(starts, places[same], side="right") - 1
+            if there.length < self.n:
+                ends = np.append(starts[1:], len(batch)) - 1
+                whole = (starts[texts] == places[same]) & (ends[texts] == places[same] + there.length)
+                same, texts = same[whole], texts[whole]
             # A text counts once for a gram, however often it has it.
             for gram, text in sorted({*zip((there.first + slots[same]).tolist(), texts.tolist(), strict=True)}):
                 found.texts[gram] += 1

@@ -66,14 +66,17 @@ def test_twelve_words_are_not_enough() -> None:
     assert found(FIFTEEN, "17 sheep; all but nine run away. How many sheep are left?", n=12)
 
 
-def test_a_short_question_is_compared_whole() -> None:
-    assert found(SHORT, "Tell me: who wrote the Iliad? Probably Homer.")[0].gram == "who wrote the iliad probably"
+def test_a_short_question_is_compared_with_whole_texts() -> None:
+    hit = found(SHORT, "Probably Homer.", "WHO wrote the Iliad?! Probably.", "Homer")[0]
+    assert (hit.gram, hit.row) == ("who wrote the iliad probably", "row 1")
     assert not found(SHORT, "Who wrote the Iliad?")
+    # It is the beginning of another question there, or its end.
+    assert not found(SHORT, "Who wrote the Iliad probably without help?", "Do you know who wrote the Iliad, probably?")
 
 
 def test_a_question_that_is_too_short_is_counted_apart() -> None:
     questions = {"b": [("1", SHORT), ("2", "Who wrote the Iliad"), ("3", "?!")], "none": [("1", "Why?")], "void": []}
-    result = find_contamination(questions, {"sft": [("x", f"Who wrote the Iliad {SHORT}")]})
+    result = find_contamination(questions, {"sft": [("w", "Who wrote the Iliad"), ("x", SHORT)]})
     assert [(row.questions, row.judged, row.contaminated) for row in result.benchmarks] == [
         (3, 1, 1),
         (1, 0, 0),
@@ -154,7 +157,7 @@ def test_a_planted_question_is_always_found(
     question: list[str], before: str, after: str, others: list[str], marks: list[str], data: st.DataObject
 ) -> None:
     planted = "".join(word.upper() + mark for word, mark in zip(question, [*marks, " "], strict=False))
-    texts = [*others, f"{before} {planted} {after}"]
+    texts = [*others, f"{before} {planted} {after}" if len(question) >= 13 else planted]
     corpus = [(str(number), text) for number, text in enumerate(data.draw(st.permutations(texts)))]
     (hit,) = find_contamination({"b": [("q", " ".join(question))]}, {"c": corpus}).hits
     assert hit.share == 1.0
@@ -191,7 +194,15 @@ def test_hits_are_those_that_the_definition_gives(
         words = question.split()
         for corpus, texts in sorted(corpora.items()):
             own = grams(words, min(n, len(words))) if len(words) >= min_words else []
-            having = {gram: [text for text in texts if gram in grams(text.split(), len(gram))] for gram in own}
+            # a question of fewer than n words is compared with whole texts
+            having = {
+                gram: [
+                    text
+                    for text in texts
+                    if (gram in grams(text.split(), n) if len(gram) == n else gram == tuple(text.split()))
+                ]
+                for gram in own
+            }
             held = [gram for gram in own if having[gram]]
             if held:
                 fewest = min(len(having[gram]) for gram in held)
@@ -205,7 +216,12 @@ def test_hits_are_those_that_the_definition_gives(
     assert [(hit.id, hit.corpus, hit.texts, hit.share) for hit in result.hits] == [e[:4] for e in expected]
     for hit, (*_, rarest) in zip(result.hits, expected, strict=True):
         assert hit.gram in rarest
-        (first, *_) = [row for row, text in named[hit.corpus] if f" {hit.gram} " in f" {text} "]
+        short = len(hit.gram.split()) < n
+        (first, *_) = [
+            row
+            for row, text in named[hit.corpus]
+            if (text.split() == hit.gram.split() if short else f" {hit.gram} " in f" {text} ")
+        ]
         assert hit.row == first
 
 
@@ -217,8 +233,8 @@ def test_what_only_has_the_same_hash_is_no_hit(monkeypatch: pytest.MonkeyPatch) 
         return np.zeros(count, np.uint64) if seed == 0 else random(count, seed)
 
     monkeypatch.setattr(ngrams, "_word_values", worthless)
-    assert not found(SHORT, "the iliad wrote who probably the iliad wrote probably who")
-    assert found(SHORT, "the iliad wrote who probably the iliad who wrote the iliad probably")
+    assert not found(SHORT, "the iliad wrote who probably")
+    assert found(SHORT, "who wrote the iliad probably")
     # Of two grams with one hash the questions themselves make two, with other hashes.
     assert found(FIFTEEN, f"farmer has {FIFTEEN[13:]}")[0].share == 2 / 3
     assert found(FIFTEEN, FIFTEEN)[0].share == 1

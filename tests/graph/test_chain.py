@@ -108,6 +108,7 @@ def test_the_held_out_problems_are_not_in_the_training_data(smoke: Plan) -> None
     summary = pd.read_csv(object_of(smoke, "contamination") / "summary.csv")
     assert set(summary["benchmark"]) == set(smoke.study.evals.benchmarks)
     assert (summary["contaminated"] == 0).all()
+    assert (summary["judged"] > 0).all()
     assert (summary["questions"] == smoke.study.world.benchmark_problems).all()
 
 

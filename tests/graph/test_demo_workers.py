@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 
 from assets.demo.runs import Worker
+from assets.demo.tasks import waves
+from bai_pipeline.plan import Plan
+from bai_pipeline.store import Store
+from bai_pipeline.study import load_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,3 +33,12 @@ def test_a_worker_that_ended_with_an_order_waiting_can_be_closed(
     worker.start({"assets": ["base_model"], "partition": None, "log": str(tmp_path / "run.log")})
     worker.interrupt()
     assert worker.close() != 0
+
+
+def test_what_needs_scores_is_made_after_them(tmp_path: Path) -> None:
+    plan = Plan(load_study("smoke"), Store(tmp_path))
+    models, runs, tables = ([asset for task in wave for asset in task.assets] for wave in waves(plan))
+    assert {"benchmark_scores", "paradigm_scores"} <= set(runs)
+    assert set(tables) == {"ratio_table", "paradigm_table", "case_studies", "dynamics_figures", "report"}
+    assert {"contamination", "reward_model"} <= set(models)
+    assert {*models, *runs, *tables} == set(plan.assets)
