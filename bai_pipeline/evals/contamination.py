@@ -145,8 +145,9 @@ def contamination_markdown(found: Contamination) -> str:
     summary["share"] = [f"{row.share:.3f}" if row.judged else "none judged" for row in found.benchmarks]
     read = ", ".join(f"{corpus} ({words:,} words)" for corpus, words in found.words.items())
     rule = (
-        f"A question is contaminated if {found.n} of its words in a row stand in a training text, or if it has fewer and "
-        f"is a whole text, regardless of case and punctuation. Questions of fewer than {found.min_words} words are not judged."
+        f"A question is contaminated if {found.n} of its words in a row stand in a training text, or if it has fewer "
+        "and is a whole text, regardless of case and punctuation. Questions of fewer than "
+        f"{found.min_words} words are not judged."
         f" Training tables: {read or 'none'}."
     )
     blocks = [rule, plain_markdown(summary)]
