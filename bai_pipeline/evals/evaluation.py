@@ -222,7 +222,7 @@ def _run(plan: _Plan, engine: Engine, journal: Journal, seed: int, tools: Tools,
         "benchmark": benchmark.name,
         "metric": benchmark.metric,
         "score": mean,
-        "stderr": stderr if graded.stderr is None else graded.stderr,
+        "stderr": stderr,
         "n": len(scores),
         "max_new_tokens": lm.max_new_tokens,
         "reason": None,
@@ -257,7 +257,6 @@ def _collected(
                 tokens=tuple(r.tokens for r in own) or (0,),
                 target=benchmark.target(questions[index].row),
                 metrics={key: sample[key] for key in sample["metrics"]},
-                filtered=sample["filtered_resps"],
             )
             reasons[index] = [r.finish_reason for r in own] or ["choice"]
     return [answered[i] for i in range(len(questions))], [reasons[i] for i in range(len(questions))]

@@ -34,8 +34,6 @@ class EngineLM(LM):  # type: ignore[misc]  # lm_eval is not typed
         """By task, document and repeat."""
         self.max_new_tokens: int | None = None
         """What a response could have at most: what was asked for, or what the model's positions leave."""
-        self.answered = 0
-        """Answers that were computed here, not found in the journal."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -135,5 +133,4 @@ class EngineLM(LM):  # type: ignore[misc]  # lm_eval is not typed
                 self._journal.add(fresh)
                 fresh = {}
                 self._progress(known + number, len(asked))
-        self.answered += len(waiting)
         return [self._journal.get(key) or {} for key in keys]

@@ -87,8 +87,6 @@ class Answered:
     target: str
     metrics: Mapping[str, float]
     """What lm-eval's own metrics say."""
-    filtered: object = None
-    """What lm-eval's filters made of the responses."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,6 @@ class Graded:
     grades: Grades
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Readings beside the score, for the metadata."""
-    stderr: float | None = None
-    """In place of the standard error over questions."""
 
 
 def graded_by(grade: Callable[[Row, str], Grade], answered: Sequence[Answered]) -> Graded:
@@ -179,23 +175,9 @@ class Benchmark:
     note: str = ""
 
 
-def number_of(question: Sequence[Question], indices: Sequence[int]) -> list[Question]:
-    """The questions of a task, in its order."""
-    return [question[index] for index in indices]
-
-
 def by_group(questions: Sequence[Question]) -> dict[str, list[int]]:
     """Indices of the questions of each group, groups in the order of their first question."""
     groups: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
         groups.setdefault(question.group, []).append(index)
     return groups
-
-
-def evenly(groups: Mapping[str, Sequence[int]], total: int) -> list[float]:
-    """Weights that make every group count the same, whatever its number of questions."""
-    weights = [0.0] * total
-    for indices in groups.values():
-        for index in indices:
-            weights[index] = 1.0 / (len(groups) * len(indices))
-    return weights

@@ -6,7 +6,6 @@ from typing import Any
 
 from bai_pipeline.evals.grades import Row
 from bai_pipeline.evals.registry.benchmark import Asking, Question, Task
-from bai_pipeline.evals.thinking import after_thinking
 
 
 def stock(path: str, splits: Mapping[str, Sequence[Row]], **changes: Any) -> dict[str, Any]:
@@ -52,11 +51,6 @@ def graded_later(asking: Asking) -> dict[str, Any]:
         "process_results": _no_metrics,
         "metric_list": [],
     }
-
-
-def answers_only(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A filter of lm-eval: the responses without their thinking parts."""
-    return [[after_thinking(response) for response in row] for row in responses]
 
 
 def _in_memory(splits: Mapping[str, Sequence[Row]]) -> Callable[..., Any]:

@@ -18,7 +18,6 @@ from bai_pipeline.evals.registry.benchmark import (
     Task,
     by_group,
     graded_by,
-    number_of,
 )
 from bai_pipeline.evals.registry.lm_eval_tasks import graded_later, stock
 from bai_pipeline.mathematics import boxed
@@ -60,7 +59,7 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
     """A task a subject; the worked examples are the four of Minerva (arXiv:2206.14858), which lm-eval brings."""
     found = []
     for subject, indices in by_group(asked).items():
-        rows = [q.row for q in number_of(asked, indices)]
+        rows = [asked[index].row for index in indices]
         config = stock(
             f"minerva_math/minerva_math_{TASKS[subject]}.yaml",
             {"test": rows},

@@ -16,7 +16,6 @@ from bai_pipeline.evals.registry.benchmark import (
     Splits,
     Task,
     by_group,
-    number_of,
 )
 from bai_pipeline.evals.registry.lm_eval_tasks import stock
 
@@ -39,7 +38,7 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
     """A task a subject; the worked examples are the first of its split `dev`, as lm-eval takes them."""
     found = []
     for subject, indices in by_group(asked).items():
-        rows = {"test": [q.row for q in number_of(asked, indices)]}
+        rows = {"test": [asked[index].row for index in indices]}
         if asking.shots:
             rows["dev"] = [row for row in splits.get("dev", ()) if row["subject"] == subject]
         changes = {"num_fewshot": asking.shots} | ({} if asking.shots else {"fewshot_split": None})

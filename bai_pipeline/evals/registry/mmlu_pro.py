@@ -18,7 +18,6 @@ from bai_pipeline.evals.registry.benchmark import (
     Task,
     by_group,
     graded_by,
-    number_of,
 )
 from bai_pipeline.evals.registry.lm_eval_tasks import graded_later, stock
 
@@ -43,7 +42,7 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
     """A task a category; the worked examples are the first of its split `validation`."""
     found = []
     for category, indices in by_group(asked).items():
-        rows: dict[str, Sequence[Any]] = {"test": [q.row for q in number_of(asked, indices)]}
+        rows: dict[str, Sequence[Any]] = {"test": [asked[index].row for index in indices]}
         if asking.shots:
             rows["validation"] = [row for row in splits.get("validation", ()) if row["category"] == category]
         changes = {"num_fewshot": asking.shots} | ({} if asking.shots else {"fewshot_split": None})
