@@ -1,8 +1,10 @@
 """`bai evals`: the benchmarks, and the evaluation of a checkpoint outside a study."""
 
 import json
+import os
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,9 +57,9 @@ def evals_run(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write; must not exist yet.")],
     benchmark: Annotated[list[str], typer.Option("--benchmark", "-b", help="Name, or NAME=DIR for data elsewhere.")],
     study: Annotated[str, typer.Option("--study", help="Whose settings of the evaluation are used.")] = "paper",
-    engine: Annotated[str, typer.Option("--engine", help="embedded or vllm.")] = "embedded",
+    engine: Annotated[Literal["embedded", "vllm"], typer.Option("--engine", help="Who answers.")] = "embedded",
     limit: Annotated[
-        int | None, typer.Option("--limit", help="Questions of each benchmark; default the study's.")
+        int | None, typer.Option("--limit", min=1, help="Questions of each benchmark; default the study's.")
     ] = None,
     server: Annotated[
         str | None,
@@ -71,7 +73,7 @@ def evals_run(
     data: DataOption = None,
 ) -> None:
     """Evaluate a checkpoint: scores with standard errors, and every response to browse."""
-    from bai_pipeline.eval_settings import EvalSettings, benchmark_directory
+    from bai_pipeline.eval_settings import REGISTERED, EvalSettings, benchmark_directory
     from bai_pipeline.evals import evaluate_checkpoint
     from bai_pipeline.study import load_study
 
@@ -80,6 +82,11 @@ def evals_run(
     directories: dict[str, Path] = {}
     for entry in benchmark:
         name, _, place = entry.partition("=")
+        if not place and name not in REGISTERED:
+            known = ", ".join(sorted(REGISTERED))
+            raise DataError(f"expected a benchmark of {known}, or NAME=DIR, got {entry!r}; nothing was evaluated")
+        if place and not Path(place).is_dir():
+            raise DataError(f"expected the data of {name} in {place}, got no such directory; nothing was evaluated")
         directories[name] = Path(place) if place else benchmark_directory(name, data)
     given: dict[str, Any] = load_study(study, require_paths=False).evals.model_dump()
     given |= {"benchmarks": tuple(directories), "engine": engine} | ({} if limit is None else {"limit": limit})
@@ -87,10 +94,19 @@ def evals_run(
     there = {name: directory for name, directory in directories.items() if directory.is_dir()}
     kept = cache or out.parent / ".bai-evals"
     kept.mkdir(parents=True, exist_ok=True)
-    digest = None if server else _digest(model, kept / "checkpoints.json")
-    out.mkdir(parents=True)
-    with progress_to_stderr(of_bytes=False) as report:
-        metrics = evaluate_checkpoint(model, digest, there, out, settings, seed, report, cache=kept, server=server)
+    digest = _unfinished(server, model, out) if server else _digest(model, kept / "checkpoints.json")
+    staged = out.parent / f".{out.name}.{os.getpid()}"
+    staged.mkdir(parents=True)
+    try:
+        with progress_to_stderr(of_bytes=False) as report:
+            metrics = evaluate_checkpoint(
+                model, digest, there, staged, settings, seed, report, cache=kept, server=server
+            )
+        staged.rename(out)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    if server:
+        (kept / "responses" / f"{digest}.jsonl").unlink(missing_ok=True)
     typer.echo(json.dumps(metrics, indent=1))
 
 
@@ -104,6 +120,13 @@ def _digest(model: Path, cache: Path) -> str:
     if is_recipe_directory(model):
         return sha256((model / MERGE_FILE).read_bytes()).hexdigest()[:32]
     return checkpoint_digest(model, cache)
+
+
+def _unfinished(server: str, model: Path, out: Path) -> str:
+    """Names what was answered for this output until it is written: another time a server may have another model."""
+    from hashlib import sha256
+
+    return "server-" + sha256(f"{server} {model} {out.resolve()}".encode()).hexdigest()[:32]
 
 
 def _described(benchmark: "Benchmark", directory: Path) -> dict[str, Any]:

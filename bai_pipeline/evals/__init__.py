@@ -1,5 +1,8 @@
 """Benchmark scores of checkpoints, and the tables made of them.
 
+registry (a file a benchmark), engines (who answers), judging (a judge model), code (sandboxes for programs), livebench
+(its rules); evaluation drives them, samples, comparisons, tables and writing show what came out.
+
 Importing this package imports neither torch nor lm_eval; `evaluate_checkpoint` does when it is called.
 """
 

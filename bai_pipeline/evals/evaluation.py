@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def evaluate(
         write_pages({name: done.samples}, out / "samples", title)
         rows.append(done.score)
         tables.append(done.samples)
-        metrics |= {f"{name}_{key}": value for key, value in done.numbers.items()}
+        metrics |= {f"{name}_{key}": value for key, value in done.numbers.items() if isfinite(value)}
     scores = scores_table(rows)
     scores.to_parquet(out / "scores.parquet", index=False)
     return metrics | _summary(scores, tables)

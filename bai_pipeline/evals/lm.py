@@ -127,10 +127,14 @@ class EngineLM(LM):  # type: ignore[misc]  # lm_eval is not typed
         known = len(asked) - len(waiting)
         self._progress(known, len(asked))
         fresh: dict[str, dict[str, Any]] = {}
-        for number, (index, answer) in enumerate(ask(waiting) if waiting else (), start=1):
-            fresh[names[index]] = asdict(answer)
-            if len(fresh) == BATCH or number == len(waiting):
-                self._journal.add(fresh)
-                fresh = {}
-                self._progress(known + number, len(asked))
+        try:
+            for number, (index, answer) in enumerate(ask(waiting) if waiting else (), start=1):
+                fresh[names[index]] = asdict(answer)
+                if len(fresh) == BATCH:
+                    self._journal.add(fresh)
+                    fresh = {}
+                    self._progress(known + number, len(asked))
+        finally:
+            self._journal.add(fresh)  # also where the next answer failed
+        self._progress(len(asked), len(asked))
         return [self._journal.get(key) or {} for key in keys]

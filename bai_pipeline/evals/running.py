@@ -13,7 +13,7 @@ from bai_pipeline.progress import Reporter
 
 def evaluate_checkpoint(
     model: Path,
-    digest: str | None,
+    digest: str,
     data: Mapping[str, Path],
     out: Path,
     settings: EvalSettings,
@@ -27,7 +27,7 @@ def evaluate_checkpoint(
 
     Args:
         model: its directory; its name there if a server has it.
-        digest: of the model's content: names what it answered before. None: nothing is known to be the same model.
+        digest: of the model's content: names what it answered before.
         data: the directory of each benchmark's rows.
         cache: directory of answers and verdicts that are not asked for again. It may be removed at any time.
         server: base address of an OpenAI-compatible server that answers in the place of a directory.
@@ -56,7 +56,7 @@ def evaluate_checkpoint(
 
         engine = open_model_engine(model, vllm=settings.engine == "vllm", batch_size=settings.batch_size)
     try:
-        journal = out / "journal.jsonl" if digest is None else cache / "responses" / f"{digest}.jsonl"
+        journal = cache / "responses" / f"{digest}.jsonl"
         return evaluate(engine, data, out, settings, seed, report, journal=journal, tools=tools, title=model.name)
     finally:
         engine.close()

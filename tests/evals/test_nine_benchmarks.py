@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from bai_pipeline.evals.code import find_isolation
 from bai_pipeline.evals.evaluation import evaluate
 from bai_pipeline.evals.judging import JudgeSettings
 from bai_pipeline.evals.registry.benchmark import Tools
+from bai_pipeline.jobspec import canonical_json
 from bai_pipeline.progress import SilentReporter
 from tests.evals import nine
 from tests.evals.judging.judge_server import Asked, Reply, says, serving
@@ -177,6 +180,35 @@ def test_without_a_judge_or_a_template_there_are_holes_and_no_zeros(data: dict[s
     assert metrics["average"] == scores.loc["mmlu", "score"] == 1.0
     judged, _ = run(ScriptedEngine(str), data, tmp_path / "judged", settings("arena_hard"))
     assert judged.loc["arena_hard", "reason"] == "no judge is configured (evals.judge)"
+
+
+def test_a_model_is_not_asked_what_could_not_be_compared(data: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("mmlu", "arena_hard"):
+        shutil.copytree(data[name], tmp_path / name)
+    (tmp_path / "mmlu/dev.jsonl").write_text(json.dumps(nine.MMLU_DEV[0]) + "\n")
+    (tmp_path / "arena_hard/baseline.jsonl").write_text(json.dumps(nine.ARENA_BASELINE[0]) + "\n")
+    engine = ScriptedEngine(mine)
+    there = {name: tmp_path / name for name in ("mmlu", "arena_hard")}
+    scores, _ = run(engine, there, tmp_path / "out", settings("mmlu", "arena_hard"), judge_at("http://127.0.0.1:9/v1"))
+    assert scores["reason"].to_dict() == {
+        "mmlu": "expected 5 worked examples of abstract_algebra in the split 'dev', got 1",
+        "arena_hard": "no answer of the baseline to 2 questions, the first is q1",
+    }
+    assert engine.asked == []
+
+
+def test_readings_are_numbers_that_a_job_can_report(data: dict[str, Path], tmp_path: Path) -> None:
+    """Of verdicts in one order only nobody can say whether both orders agree."""
+
+    def judge(asked: Asked, number: int) -> Reply:
+        first = asked.user.index("mine") < asked.user.index("baseline")
+        return says("[[A>B]]" if first else "I cannot tell")
+
+    with serving(judge) as server:
+        _, numbers = run(ScriptedEngine(mine), data, tmp_path / "out", settings("arena_hard"), judge_at(server.url))
+    assert numbers["arena_hard"] == 1.0
+    assert "arena_hard_consistency" not in numbers
+    canonical_json(numbers)
 
 
 def test_thinking_that_the_template_opened_is_not_the_answer(data: dict[str, Path], tmp_path: Path) -> None:

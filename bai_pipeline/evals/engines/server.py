@@ -95,13 +95,26 @@ class ServerEngine:
         self._plain.close()
 
     def _each(self, asked: Sequence[Any], ask: Callable[[Any], Any]) -> Iterator[tuple[int, Any]]:
+        """Answers as they arrive; after a failure no further request starts, and what was under way still counts."""
+        failure: EvaluationError | None = None
         with ThreadPoolExecutor(self._parallel) as pool:
             futures = {pool.submit(ask, item): index for index, item in enumerate(asked)}
             try:
                 for future in as_completed(futures):
-                    yield futures[future], future.result()
+                    if future.cancelled():
+                        continue
+                    try:
+                        answer = future.result()
+                    except EvaluationError as error:
+                        failure = failure or error
+                        for other in futures:
+                            other.cancel()
+                        continue
+                    yield futures[future], answer
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+        if failure is not None:
+            raise failure
 
     def _post(self, endpoint: Endpoint, body: Mapping[str, Any]) -> Mapping[str, Any]:
         wait = self._first_wait

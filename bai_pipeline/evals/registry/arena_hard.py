@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, model_validator
 
-from bai_pipeline.errors import DataError, EvaluationError
+from bai_pipeline.errors import DataError
 from bai_pipeline.evals.data import Source
 from bai_pipeline.evals.grades import Row
 from bai_pipeline.evals.registry.benchmark import (
@@ -48,6 +48,16 @@ def questions(splits: Splits) -> list[Question]:
 
 
 def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Task]:
+    """One response to each question that the baseline answered.
+
+    Raises:
+        NotRunError: several responses are asked for, or answers of the baseline are absent.
+    """
+    if asking.samples > 1:
+        raise NotRunError("one response to each question is compared with the baseline's: samples has to be 1")
+    answered = _baseline(splits)
+    if absent := [question.id for question in asked if question.id not in answered]:
+        raise NotRunError(f"no answer of the baseline to {len(absent)} questions, the first is {absent[0]}")
     return [generated("arena_hard", asked, [_text(question.row) for question in asked], asking)]
 
 
@@ -58,8 +68,6 @@ def grade(answered: Sequence[Answered], tools: Tools) -> Graded:
     """
     from bai_pipeline.evals.judging import PairQuestion, arena_scores, judge_pairs
 
-    if any(len(item.responses) > 1 for item in answered):
-        raise EvaluationError("arena_hard compares one response to each question with the baseline's; set samples to 1")
     settings, cache = judge_of(tools)
     baseline = _baseline(tools.support)
     pairs = [

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bai_pipeline.evals.grades import Row
-from bai_pipeline.evals.registry.benchmark import Asking, Question, Task
+from bai_pipeline.evals.registry.benchmark import Asking, NotRunError, Question, Task
 
 
 def stock(path: str, splits: Mapping[str, Sequence[Row]], **changes: Any) -> dict[str, Any]:
@@ -41,6 +41,27 @@ def generated(name: str, questions: Sequence[Question], prompts: Sequence[str], 
         "metadata": {"version": 1.0},
     }
     return Task(config, tuple(range(len(questions))))
+
+
+def worked_examples(
+    splits: Mapping[str, Sequence[Row]], split: str, field: str, value: str, shots: int
+) -> dict[str, list[Row]]:
+    """The rows of a split that lm-eval takes worked examples from; none where none are asked for.
+
+    Raises:
+        NotRunError: there are fewer than `shots`.
+    """
+    if not shots:
+        return {}
+    rows = [row for row in splits.get(split, ()) if row[field] == value]
+    if len(rows) < shots:
+        raise NotRunError(f"expected {shots} worked examples of {value} in the split {split!r}, got {len(rows)}")
+    return {split: rows}
+
+
+def few_shot(shots: int) -> dict[str, Any]:
+    """Keys of a task with so many worked examples."""
+    return {"num_fewshot": shots} | ({} if shots else {"fewshot_split": None})
 
 
 def graded_later(asking: Asking) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bai_pipeline.evals.registry.benchmark import (
     Task,
     by_group,
 )
-from bai_pipeline.evals.registry.lm_eval_tasks import stock
+from bai_pipeline.evals.registry.lm_eval_tasks import few_shot, stock, worked_examples
 
 
 class MmluRow(BaseModel):
@@ -39,10 +39,8 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
     found = []
     for subject, indices in by_group(asked).items():
         rows = {"test": [asked[index].row for index in indices]}
-        if asking.shots:
-            rows["dev"] = [row for row in splits.get("dev", ()) if row["subject"] == subject]
-        changes = {"num_fewshot": asking.shots} | ({} if asking.shots else {"fewshot_split": None})
-        found.append(Task(stock(f"mmlu/default/mmlu_{subject}.yaml", rows, **changes), tuple(indices)))
+        rows |= worked_examples(splits, "dev", "subject", subject, asking.shots)
+        found.append(Task(stock(f"mmlu/default/mmlu_{subject}.yaml", rows, **few_shot(asking.shots)), tuple(indices)))
     return found
 
 

@@ -1,7 +1,7 @@
 """MMLU-Pro (Wang et al. 2024, arXiv:2406.01574): up to ten options, worked out first; lm-eval's own tasks."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
@@ -19,7 +19,7 @@ from bai_pipeline.evals.registry.benchmark import (
     by_group,
     graded_by,
 )
-from bai_pipeline.evals.registry.lm_eval_tasks import graded_later, stock
+from bai_pipeline.evals.registry.lm_eval_tasks import few_shot, graded_later, stock, worked_examples
 
 
 class MmluProRow(BaseModel):
@@ -42,14 +42,12 @@ def tasks(asked: Sequence[Question], splits: Splits, asking: Asking) -> list[Tas
     """A task a category; the worked examples are the first of its split `validation`."""
     found = []
     for category, indices in by_group(asked).items():
-        rows: dict[str, Sequence[Any]] = {"test": [asked[index].row for index in indices]}
-        if asking.shots:
-            rows["validation"] = [row for row in splits.get("validation", ()) if row["category"] == category]
-        changes = {"num_fewshot": asking.shots} | ({} if asking.shots else {"fewshot_split": None})
+        rows = {"test": [asked[index].row for index in indices]}
+        rows |= worked_examples(splits, "validation", "category", category, asking.shots)
         config = stock(
             f"mmlu_pro/mmlu_pro_{category.replace(' ', '_')}.yaml",
             rows,
-            **changes,
+            **few_shot(asking.shots),
             **graded_later(asking),
             generation_kwargs=asking.generation(until=["Question:"]),
         )
