@@ -20,7 +20,17 @@ ROOT = Path(__file__).parents[1]
 
 FOUNDATION = frozenset(
     {
-        *("deepspeed_file", "errors", "eval_settings", "jobspec", "mathematics", "paper", "progress", "quiet"),
+        *(
+            "deepspeed_file",
+            "dynamics_settings",
+            "errors",
+            "eval_settings",
+            "jobspec",
+            "mathematics",
+            "paper",
+            "progress",
+            "quiet",
+        ),
         *("settings", "study", "tables", "yaml_lines"),
     }
 )
@@ -31,13 +41,14 @@ ENTRY_POINTS = frozenset({"cli", "jobs"})
 ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"store"},
     "cli": {"*"},
+    "dynamics": set(),
     "evals": {"checkpoints", "loading", "ppo.randomness", "ppo.rollouts", "ppo.sampler", "store", "synthetic"},
     "jobs": {"*"},
     "loading": {"checkpoints", "merging"},
     "merging": {"checkpoints", "store"},
     "plan": {"checkpoints", "merging", "store"},
     "ppo": {"checkpoints", "dynamics", "loading", "merging", "reward", "store", "synthetic"},
-    "report": {"evals.seeds", "evals.tables", "evals.writing"},
+    "report": {"dynamics", "evals.seeds", "evals.tables", "evals.writing"},
     "reward": {"checkpoints", "loading", "sft", "store", "synthetic.tasks", "synthetic.world_tables"},
     "sft": {"checkpoints", "loading", "store", "synthetic.olmoe", "synthetic.tokenizer"},
     "sizing": {"checkpoints"},
@@ -47,7 +58,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 """What a room (or one module of it) may import beside itself and the foundation: rooms, or single modules."""
 
-TABLES_ONLY = ("bai_pipeline.report", "bai_pipeline.evals.tables", "bai_pipeline.evals.writing")
+TABLES_ONLY = (
+    "bai_pipeline.dynamics",
+    "bai_pipeline.report",
+    "bai_pipeline.evals.tables",
+    "bai_pipeline.evals.writing",
+)
 HEAVY = frozenset({"accelerate", "datasets", "deepspeed", "great_expectations", "lm_eval", "torch", "transformers"})
 
 

@@ -1,0 +1,1 @@
+"""Detectors over the metrics tables of a PPO run; reads tables only."""
