@@ -1,5 +1,5 @@
 # Every target works on a fresh clone: each begins by making .venv if it is missing or out of date.
-.PHONY: setup demo test soak lint types bench bench-merge bench-ppo bench-evals clean
+.PHONY: setup demo study test soak lint types bench bench-merge bench-ppo bench-evals clean
 .DEFAULT_GOAL := setup
 SHELL := /bin/bash
 
@@ -26,9 +26,9 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 export GX_ANALYTICS_ENABLED := false
 demo: export BAI_STUDY ?= micro
-demo: export BAI_STORE ?= $(CURDIR)/store
-demo: export BAI_COMPUTE ?= $(CURDIR)/deploy/compute/two-cores.yaml
-demo: export DAGSTER_HOME := $(CURDIR)/.dagster_home
+demo study: export BAI_STORE ?= $(CURDIR)/store
+demo study: export BAI_COMPUTE ?= $(CURDIR)/deploy/compute/two-cores.yaml
+demo study: export DAGSTER_HOME := $(CURDIR)/.dagster_home
 # In CI a skipped test is a failed one (tests/conftest.py); a plain pytest call is more lenient.
 test soak: export CI ?= true
 
@@ -54,6 +54,10 @@ $(STAMP): pyproject.toml constraints.txt tests/data-packages.txt deploy/apt.txt 
 demo: $(STAMP) .dagster_home/dagster.yaml
 	@$(BIN)/python -m assets.demo
 
+# The small-scale experiment of docs/study: hours. What is done stays done; ARGS="--settings micro --chains 0" does a part.
+study: $(STAMP) .dagster_home/dagster.yaml
+	@$(BIN)/python -m assets.experiment $(ARGS)
+
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -66,6 +70,7 @@ test: lint types
 	@$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: $(STAMP)
+	@deploy/install-system-packages soak
 	@$(BIN)/python -m pytest -m soak -rP $(ARGS)
 
 bench: $(STAMP)

@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets import frames
 from assets.expectations import Expected, always, between, expect, not_null, rows_at_least, unique
-from assets.graph import Graph
+from assets.graph import PARTITIONED, Graph
 from bai_pipeline.errors import BaiPipelineError
 from bai_pipeline.plan import Plan
 from bai_pipeline.study import WEIGHT_TOLERANCE
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MakeFrame = Callable[[Plan, str, str | None], "pd.DataFrame"]
-PARTITIONED = ("bai_actor", "ppo_run", "benchmark_scores")
 _ROUNDING = 1e-9
 """An estimate of a KL is zero or more up to rounding."""
 

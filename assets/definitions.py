@@ -13,6 +13,7 @@ import dagster as dg
 from assets.checkpoints import checkpoint_assets
 from assets.checks import asset_checks
 from assets.data import data_assets
+from assets.dynamics import dynamics_assets
 from assets.evaluation import evaluation_assets
 from assets.graph import Graph
 from assets.initialization import initialization_assets
@@ -21,7 +22,7 @@ from assets.rlhf import rlhf_assets
 from bai_pipeline.study import load_study
 from resources import Compute, StoreResource, StudyResource, build_compute, load_compute
 
-STAGES = (data_assets, checkpoint_assets, initialization_assets, rlhf_assets, evaluation_assets)
+STAGES = (data_assets, checkpoint_assets, initialization_assets, rlhf_assets, dynamics_assets, evaluation_assets)
 
 
 def build_definitions(study: str, store: str, compute: Compute) -> dg.Definitions:

@@ -1,10 +1,10 @@
-"""Stage 5: benchmark scores, the paper's two tables with our numbers, figures of the dynamics, the report."""
+"""Stage 6: benchmark scores, the paper's two tables with our numbers, figures of the dynamics, the report."""
 
 import dagster as dg
 
 from assets.execution import Materialized, materialize
 from assets.graph import Graph
-from assets.inline import inline_figures, inline_table
+from assets.inline import inline_figures, inline_table, link_page
 from resources import ComputeResource, StudyResource
 
 _CONTAMINATION_CHECKS = {
@@ -85,6 +85,8 @@ def _tables(graph: Graph) -> list[dg.AssetsDefinition]:
 
 def _pages(graph: Graph) -> list[dg.AssetsDefinition]:
     runs = {"ppo_run": list(graph.study.alphas)}
+    diagnosed = {**runs, "training_dynamics": list(graph.study.alphas)}
+    shown = ("paradigm_table", "ratio_table", "ratio_recommendation", "case_studies", "contamination", "merge_weights")
 
     @dg.asset(
         deps=graph.deps("paradigm_1_run", "paradigm_3_run", fan_in=runs),
@@ -93,15 +95,15 @@ def _pages(graph: Graph) -> list[dg.AssetsDefinition]:
     def dynamics_figures(
         context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource
     ) -> Materialized:
-        """Length, score beside accuracy, and KL over the steps of every run; the numbers as CSV beside each figure."""
+        """The paper's Figures 2 to 7 of this study's runs and some of our own; the numbers as CSV beside each."""
         return materialize(context, study, compute, show=inline_figures)
 
     @dg.asset(
-        deps=graph.deps("paradigm_table", "ratio_table", "paradigm_1_run", "paradigm_3_run", fan_in=runs),
+        deps=graph.deps(*shown, "paradigm_1_run", "paradigm_3_run", "paradigm_dynamics", fan_in=diagnosed),
         **graph.options("evaluation", "report", "html"),
     )
     def report(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
-        """One page with the tables, the figures and what they show."""
-        return materialize(context, study, compute)
+        """One page with everything: what happened, verdicts, figures, tables, advice, lineage and costs."""
+        return materialize(context, study, compute, show=link_page)
 
     return [dynamics_figures, report]

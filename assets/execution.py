@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from bai_pipeline.errors import BaiPipelineError
-from bai_pipeline.jobs.context import JobResult
+from bai_pipeline.jobs.context import CheckOutcome, JobResult
 from bai_pipeline.jobs.runner import read_failed_checks
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Ref, RefKey, Store
-from resources import Compute, Finished, StudyResource
+from resources import Compute, Context, Finished, StudyResource
 
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[None]
@@ -45,11 +45,16 @@ def materialize(
         plan = study.plan()
         beside = plan.beside(asset)
         for key in [*beside, *plan.keys(asset, alpha)]:
+            if (hole := plan.hole(key)) is not None:
+                context.log.warning("%s will not be made: %s", key, hole)
+                continue
             spec = plan.spec(key)
             with crashes_are_retried(context), failed_checks_are_reported(context, spec, plan.store, alpha):
                 done[key] = compute.run(context, spec, plan.store)
             result = done[key].result
             plan.store.write_ref(key, Ref(result.object, result.digest, spec.identity, dict(spec.inputs)))
+    if not done:
+        raise dg.Failure(f"{asset} has nothing to make: {hole}", allow_retries=False)
     made_beside = [done.pop(key).result for key in beside]
     results = [finished.result for finished in done.values()]
     metadata: dict[str, object] = {} if alpha is None else {"alpha": float(alpha)}
@@ -73,7 +78,7 @@ def refusals_are_final() -> Iterator[None]:
 
 
 @contextmanager
-def crashes_are_retried(context: dg.AssetExecutionContext) -> Iterator[None]:
+def crashes_are_retried(context: Context) -> Iterator[None]:
     """A job that crashed or was killed is started again; it goes on from its last checkpoint.
 
     A `RetryPolicy` on the asset would do the same, and would start the job again when someone cancels the run.
@@ -154,10 +159,16 @@ def _data_version(results: Sequence[JobResult]) -> str:
 
 
 def _checks(context: dg.AssetExecutionContext, results: Sequence[JobResult]) -> Iterator[dg.AssetCheckResult]:
-    """The outcomes of the asset's own checks, which its jobs made; of a check that two of them made, the first."""
-    waiting = {key.name for key in context.selected_asset_check_keys}
-    for result in results:
-        for check in result.checks:
-            if check.name in waiting:
-                waiting.remove(check.name)
-                yield dg.AssetCheckResult(passed=check.passed, check_name=check.name, metadata=dict(check.metadata))
+    """The outcomes of the asset's own checks, which its jobs made; of one that several made, the first that failed."""
+    wanted = {key.name for key in context.selected_asset_check_keys}
+    found: dict[str, CheckOutcome] = {}
+    for check in (check for result in results for check in result.checks if check.name in wanted):
+        if check.name not in found or (found[check.name].passed and not check.passed):
+            found[check.name] = check
+    for name, check in found.items():
+        yield dg.AssetCheckResult(
+            passed=check.passed,
+            check_name=name,
+            metadata=dict(check.metadata),
+            severity=dg.AssetCheckSeverity.WARN if check.severity == "warn" else dg.AssetCheckSeverity.ERROR,
+        )

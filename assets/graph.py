@@ -16,6 +16,8 @@ from bai_pipeline.study import Study
 OWNERS = ["team:post-training"]
 POOL = "jobs"
 """The pool that limits how many jobs run at a time: cores on `local`, GPUs on a cluster (see dagster.yaml)."""
+PARTITIONED = ("bai_actor", "ppo_run", "training_dynamics", "benchmark_scores")
+"""Assets with a partition for each alpha."""
 
 
 class Options(TypedDict):
@@ -60,7 +62,7 @@ class Graph:
 
     def job_checks(self, asset: str, **descriptions: str) -> list[dg.AssetCheckSpec]:
         """Checks that are made inside the job of an asset and reported by it."""
-        partitions = self.alphas if asset == "bai_actor" else None
+        partitions = self.alphas if asset in PARTITIONED else None
         return [
             dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=partitions)
             for name, text in descriptions.items()

@@ -22,5 +22,10 @@ def inline_figures(directory: Path) -> dict[str, dg.MarkdownMetadataValue]:
     }
 
 
+def link_page(directory: Path) -> dict[str, dg.UrlMetadataValue]:
+    """A link to the page of a report: a browser on this machine opens it."""
+    return {"page": dg.MetadataValue.url((directory / "report.html").resolve().as_uri())}
+
+
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode("ascii")

@@ -1,12 +1,14 @@
-"""Jobs and the schedule: the sweep over the study's alphas, and the whole chain."""
+"""Jobs and the schedule: the sweep over the study's alphas, by halving or whole, and the whole chain."""
 
 from collections.abc import Iterator
 
 import dagster as dg
 
 from assets.graph import Graph
+from assets.halving import halving_job
+from bai_pipeline.errors import StudyError
 
-SWEEP = ("bai_actor", "ppo_run", "benchmark_scores")
+SWEEP = ("bai_actor", "ppo_run", "training_dynamics", "benchmark_scores")
 WEEKLY = "0 3 * * 1"
 
 
@@ -15,7 +17,10 @@ def jobs_and_schedule(graph: Graph) -> dg.Definitions:
     sweep = dg.define_asset_job(
         "alpha_sweep",
         selection=dg.AssetSelection.assets(*SWEEP),
-        description="One alpha: the actor, PPO from it, its scores. A backfill over the alphas is the paper's sweep.",
+        description=(
+            "One alpha: the actor, PPO from it, its diagnosis and its scores. A backfill over the alphas is the "
+            "paper's sweep."
+        ),
     )
     chain = dg.define_asset_job(
         "whole_chain",
@@ -33,4 +38,12 @@ def jobs_and_schedule(graph: Graph) -> dg.Definitions:
                 tags={"bai-pipeline/study": graph.study.name},
             )
 
-    return dg.Definitions(jobs=[sweep, chain], schedules=[weekly_sweep])
+    return dg.Definitions(jobs=[sweep, chain, *_halving(graph)], schedules=[weekly_sweep])
+
+
+def _halving(graph: Graph) -> list[dg.JobDefinition]:
+    """`successive_halving`, unless the study has too few alphas or steps for it to save anything."""
+    try:
+        return [halving_job(graph)]
+    except StudyError:
+        return []

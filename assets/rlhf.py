@@ -6,6 +6,8 @@ from assets.execution import Materialized, materialize
 from assets.graph import Graph
 from resources import ComputeResource, StudyResource
 
+_CHECKS = {"no_length_collapse": "The mean response length has not collapsed, as far as the run can tell."}
+
 
 def rlhf_assets(graph: Graph) -> list[dg.AssetsDefinition]:
     shared = ("prompts", "reward_model", "critic_model")
@@ -13,6 +15,7 @@ def rlhf_assets(graph: Graph) -> list[dg.AssetsDefinition]:
     @dg.asset(
         partitions_def=graph.alphas,
         deps=graph.deps("bai_actor", *shared),
+        check_specs=graph.job_checks("ppo_run", **_CHECKS),
         **graph.options("rlhf", "ppo", "pytorch"),
     )
     def ppo_run(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
@@ -28,6 +31,7 @@ def _baseline(graph: Graph, name: str, role: str, shared: tuple[str, ...]) -> dg
         name=name,
         description=f"Baseline: PPO from {role}_sft itself, without merging.",
         deps=graph.deps(f"{role}_sft", *shared),
+        check_specs=graph.job_checks(name, **_CHECKS),
         **graph.options("rlhf", "ppo", "pytorch"),
     )
     def paradigm_run(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:

@@ -31,6 +31,8 @@ class Execution:
     evaluate_at_step: int | None = None
     checkpoint_every: int | None = None
     on_collapse: str = "observe"
+    dynamics: Json = field(default_factory=dict)
+    """Thresholds by which a run is watched, `DynamicsSettings`."""
     ranks: int = 1
     """Processes that train together; the compute file's, like all that follows."""
     zero_stage: int = 1

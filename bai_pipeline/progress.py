@@ -1,6 +1,8 @@
 """How a stage tells the world how far it is."""
 
-from typing import Protocol
+from typing import Literal, Protocol
+
+Severity = Literal["error", "warn"]
 
 
 class Reporter(Protocol):
@@ -12,7 +14,7 @@ class Reporter(Protocol):
     def log(self, message: str) -> None:
         """A line for the log."""
 
-    def check(self, name: str, passed: bool, **metadata: float | int | str) -> None:
+    def check(self, name: str, passed: bool, *, severity: Severity = "error", **metadata: float | int | str) -> None:
         """The outcome of a data-quality check made inside the job; becomes a Dagster asset check."""
 
 
@@ -25,5 +27,5 @@ class SilentReporter:
     def log(self, message: str) -> None:
         return None
 
-    def check(self, name: str, passed: bool, **metadata: float | int | str) -> None:
+    def check(self, name: str, passed: bool, *, severity: Severity = "error", **metadata: float | int | str) -> None:
         return None

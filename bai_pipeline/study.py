@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError
 
+from bai_pipeline.dynamics_settings import DynamicsSettings, HalvingSettings
 from bai_pipeline.errors import StudyError
 from bai_pipeline.eval_settings import EvalSettings, TableSettings
 from bai_pipeline.settings import (
@@ -36,7 +37,10 @@ WEIGHT_TOLERANCE = 1e-9
 TO_BE_GIVEN = "..."
 """In the place of a path: whoever extends the file names it. Presets for models that are brought have such paths."""
 
-_SECTIONS = ("data", "world", "model", "pretraining", "preferences", "reward_training", "ppo", "evals", "tables")
+_SECTIONS = (
+    *("data", "world", "model", "pretraining", "preferences", "reward_training", "ppo", "dynamics"),
+    *("halving", "evals", "tables"),
+)
 
 
 def alpha_key(value: object) -> str:
@@ -118,6 +122,8 @@ class Study(Settings):
     evaluate_at_step: Count
     until_step: Count
     checkpoint_every: Count
+    on_collapse: Literal["observe", "warn", "stop"]
+    """What a run does whose responses collapse (`dynamics`): go on; go on and say so at once; end, its state kept."""
     base: BaseSource
     sft: Annotated[dict[Role, SftSource], Field(min_length=1)]
     paradigm_1: Role | None
@@ -138,6 +144,8 @@ class Study(Settings):
     preferences: PreferenceSettings
     reward_training: TrainingSettings
     ppo: PpoSettings
+    dynamics: DynamicsSettings
+    halving: HalvingSettings
     evals: EvalSettings
     tables: TableSettings
 

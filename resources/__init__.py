@@ -1,6 +1,6 @@
 """Thin Dagster wrappers: the store, the study's plan, and compute (local subprocess or Kubernetes pod)."""
 
-from resources.compute import Compute, ComputeResource, Finished
+from resources.compute import Compute, ComputeResource, Context, Finished
 from resources.compute_file import ComputeSettings, KubernetesSettings, LocalSettings, load_compute
 from resources.local import LocalCompute
 from resources.store import StoreResource
@@ -10,6 +10,7 @@ __all__ = [
     "Compute",
     "ComputeResource",
     "ComputeSettings",
+    "Context",
     "Finished",
     "KubernetesSettings",
     "LocalCompute",

@@ -23,6 +23,10 @@ IN_PROCESS = ("merge_weights",)
 TAIL_LINES = 30
 
 
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+"""Of the step that a job is run for."""
+
+
 class Finished(NamedTuple):
     """A job that is done, and whether it had been done before."""
 
@@ -39,14 +43,14 @@ class Compute(ABC):
     settings: LocalSettings | KubernetesSettings
 
     @abstractmethod
-    def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
+    def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
         """Run the job of the specification at `uri` to its end.
 
         Raises:
             dagster.Failure: it did not end well; see `failure`.
         """
 
-    def run(self, context: dg.AssetExecutionContext, spec: JobSpec, store: Store) -> Finished:
+    def run(self, context: Context, spec: JobSpec, store: Store) -> Finished:
         """The result of a job: the one it has, or the one of running it now.
 
         Raises:

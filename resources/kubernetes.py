@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import dagster as dg
 import kubernetes
 from dagster_k8s import PipesK8sClient
 from dagster_k8s.client import DagsterK8sError
@@ -12,7 +11,7 @@ from urllib3.exceptions import HTTPError
 from bai_pipeline.errors import ComputeError
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute import Compute, failure, how_it_ended, job_environment, log_file
+from resources.compute import Compute, Context, failure, how_it_ended, job_environment, log_file
 from resources.compute_file import KubernetesSettings
 
 JOB_LABEL = "bai-pipeline/job"
@@ -30,7 +29,7 @@ class KubernetesCompute(Compute):
         self.settings = settings
         self.result_timeout = settings.result_timeout
 
-    def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
+    def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
         settings, log = self.settings, log_file(spec, store)
         labels = {JOB_LABEL: spec.identity, RUN_LABEL: context.run.run_id}
         api = self._api()

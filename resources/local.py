@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import dagster as dg
 from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
 
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute import TAIL_LINES, Compute, failure, how_it_ended, job_environment, log_file
+from resources.compute import TAIL_LINES, Compute, Context, failure, how_it_ended, job_environment, log_file
 from resources.compute_file import LocalSettings
 from resources.job_server import ForkedJob, JobServer
 
@@ -31,7 +30,7 @@ class LocalCompute(Compute):
         self.settings = settings
         self._server: JobServer | None = None
 
-    def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
+    def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
         log = log_file(spec, store)
         environment = {**os.environ, **job_environment(self.settings, store), **_DIE_WITH_PARENT}
         with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:

@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "merging": {"checkpoints", "store"},
     "plan": {"checkpoints", "merging", "store"},
     "ppo": {"checkpoints", "dynamics", "loading", "merging", "reward", "store", "synthetic"},
-    "report": {"dynamics", "evals.seeds", "evals.tables", "evals.writing"},
+    "report": {"dynamics", "evals.comparisons", "evals.seeds", "evals.tables", "evals.writing"},
     "reward": {"checkpoints", "loading", "sft", "store", "synthetic.tasks", "synthetic.world_tables"},
     "sft": {"checkpoints", "loading", "store", "synthetic.olmoe", "synthetic.tokenizer"},
     "sizing": {"checkpoints"},

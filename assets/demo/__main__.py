@@ -17,7 +17,7 @@ from rich.text import Text
 
 from assets.demo.progress import Progress
 from assets.demo.runs import Run, Worker
-from assets.demo.tasks import TABLES, Task, waves
+from assets.demo.tasks import TABLES, WAVES, Task, waves
 from bai_pipeline.errors import BaiPipelineError, StoreError
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import Store
@@ -80,8 +80,8 @@ def prepare_instance() -> None:
         shutil.copyfile(_REPOSITORY / "deploy" / "dagster.yaml", home / "dagster.yaml")
 
 
-def materialize(plan: Plan, console: Console) -> None:
-    """Run all waves.
+def materialize(plan: Plan, console: Console, *, tables: bool = True) -> None:
+    """Run all waves; without `tables` all but the last.
 
     Raises:
         DemoFailure: a run failed; the others were ended.
@@ -90,11 +90,12 @@ def materialize(plan: Plan, console: Console) -> None:
     for which in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored, as `&` does
         signal.signal(which, signal.default_int_handler)
     logs = Path(os.environ["DAGSTER_HOME"]) / "demo"
+    last = WAVES if tables else WAVES - 1
     workers = [Worker(logs / f"worker-{number}.log") for number in range(AT_A_TIME)]
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            for number in range(len(waves(plan))):
-                due = waves(plan)[number:]
+            for number in range(last):
+                due = waves(plan)[number:last]
                 run_wave(due[0], [task for wave in due[1:] for task in wave], workers, Progress(plan), live)
     except BaseException:
         for worker in workers:
@@ -129,17 +130,18 @@ def run_wave(wave: list[Task], later: list[Task], workers: list[Worker], progres
 
 
 def show(plan: Plan, console: Console) -> None:
-    """Print both tables and where the figures and the report lie."""
+    """Print both tables, the advice, and where the figures and the report lie."""
     paths = {}
     for asset in TABLES:
         ref = plan.store.read_ref(plan.keys(asset)[0])
         if ref is None:
             raise StoreError(f"{asset} of study {plan.study.name!r} has not been materialized")
         paths[asset] = plan.store.open(ref.object)
-    for asset in ("paradigm_table", "ratio_table"):
-        text = (paths[asset] / f"{asset}.md").read_text(encoding="utf-8")
+    shown = {name: f"{name}.md" for name in ("paradigm_table", "ratio_table")}
+    for asset, file in {**shown, "ratio_recommendation": "recommendation.md"}.items():
+        text = (paths[asset] / file).read_text(encoding="utf-8")
         console.print(f"\n{text.strip()}\n", markup=False, soft_wrap=True)
-    for name, path in [("Figures", paths["dynamics_figures"]), ("Report", paths["report"] / "report.md")]:
+    for name, path in [("Figures", paths["dynamics_figures"]), ("Report", paths["report"] / "report.html")]:
         console.print(f"{name}: {path}", markup=False, soft_wrap=True)
 
 

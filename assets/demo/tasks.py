@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from bai_pipeline.plan import Plan, Status
 from bai_pipeline.store import RefKey
 
-PER_ALPHA = ("bai_actor", "ppo_run", "benchmark_scores")
-BASELINES = ("paradigm_1_run", "paradigm_3_run", "paradigm_scores")
-TABLES = ("ratio_table", "paradigm_table", "case_studies", "dynamics_figures", "report")
+PER_ALPHA = ("bai_actor", "ppo_run", "training_dynamics", "benchmark_scores")
+BASELINES = ("paradigm_1_run", "paradigm_3_run", "paradigm_dynamics", "paradigm_scores")
+TABLES = ("ratio_table", "paradigm_table", "case_studies", "ratio_recommendation", "dynamics_figures", "report")
+WAVES = 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def _due(
     alpha: str | None = None,
 ) -> Task | None:
     """The task for those of the assets that are not fresh; None if all are."""
-    stale = {asset: [k for k in plan.keys(asset, alpha) if states[k].state != "fresh"] for asset in assets}
+    stale = {asset: [k for k in plan.keys(asset, alpha) if states[k].state in ("stale", "absent")] for asset in assets}
     due = tuple(asset for asset, keys in stale.items() if keys)
     keys = tuple(key for asset in due for key in stale[asset])
     return Task(name, due, alpha, keys) if due else None

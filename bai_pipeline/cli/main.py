@@ -11,6 +11,7 @@ import typer
 
 from bai_pipeline.cli.checkpoints import compare, inspect, verify_directory
 from bai_pipeline.cli.data import data_app
+from bai_pipeline.cli.diagnose import diagnose
 from bai_pipeline.cli.evals import evals_app
 from bai_pipeline.cli.export import export
 from bai_pipeline.cli.merge import SUMMARY, merge
@@ -30,6 +31,7 @@ app.add_typer(evals_app, name="evals")
 app.command("inspect")(inspect)
 app.command("compare")(compare)
 app.command("export")(export)
+app.command("diagnose")(diagnose)
 app.command("plan")(plan)
 
 StudyOption = Annotated[str | None, typer.Option("--study", help="Preset or YAML file; default BAI_STUDY, else micro.")]
@@ -87,7 +89,7 @@ def study_presets() -> None:
 
 @app.command()
 def status(study: StudyOption = None, store: StoreOption = Path("store"), as_json: JsonOption = False) -> None:
-    """Say of every asset of a study whether it is fresh, stale or absent, and why."""
+    """Say of every asset of a study whether it is fresh, stale, absent or a hole, and why."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -100,7 +102,7 @@ def status(study: StudyOption = None, store: StoreOption = Path("store"), as_jso
         _console().print_json(json.dumps({str(key): [s.state, s.reason] for key, s in states.items()}))
         return
     table = Table("asset", "state", "reason")
-    colours = {"fresh": "green", "stale": "yellow", "absent": "red"}
+    colours = {"fresh": "green", "stale": "yellow", "absent": "red", "hole": "magenta"}
     for key, state in states.items():
         table.add_row(escape(str(key)), f"[{colours[state.state]}]{state.state}[/]", escape(state.reason))
     _console().print(table)

@@ -1,12 +1,12 @@
 """What a job is given, and what it gives back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bai_pipeline.jobspec import JobSpec, canonical_json
-from bai_pipeline.progress import Reporter
+from bai_pipeline.progress import Reporter, Severity
 
 Metadata = Mapping[str, float | int | str]
 
@@ -26,6 +26,8 @@ class JobContext:
     reporter: Reporter
     cache: Path
     """File that remembers digests of what the user brought."""
+    result_of: Callable[[str], "JobResult | None"]
+    """What another job of the store reported, by its identity: readings that no result may depend on."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class CheckOutcome:
     name: str
     passed: bool
     metadata: Metadata
+    severity: Severity = "error"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Jobs that measure and show: benchmark scores, the two tables, the figures, the report."""
+"""Jobs that measure: benchmark scores, and the tables that are made of them."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,7 +41,7 @@ def ratio_table(job: JobContext) -> Outcome:
     settings = job.spec.settings
     labels = {alpha: alpha for alpha in settings["alphas"]}
     scores = _scores(job.inputs, labels, settings["seeds"])
-    holes = dict.fromkeys(settings["alphas"], _NOT_RUN)
+    holes = dict.fromkeys(settings["alphas"], _NOT_RUN) | settings["holes"]
     table = evals.ratio_table(scores, settings["alphas"], holes, settings["benchmarks"], seeds=settings["seeds"])
     return _write_table(job, table, labels, "ratio_table", (evals.paper_ratio_table(), paper.TABLE_2))
 
@@ -54,6 +54,7 @@ def paradigm_table(job: JobContext) -> Outcome:
     labels = _paradigm_labels(settings)
     holes = {f"{role} SFT": _NOT_RUN for role in settings["sft"]} | dict.fromkeys(labels.values(), _NOT_RUN)
     holes |= {f"Paradigm {n}": _NO_ROLE for n in (1, 3) if settings[f"paradigm_{n}"] is None}
+    holes |= {labels[part]: reason for part, reason in settings["holes"].items()}
     scores = _scores(job.inputs, labels, settings["seeds"])
     table = evals.paradigm_table(scores, list(labels.values()), holes, settings["benchmarks"], seeds=settings["seeds"])
     return _write_table(job, table, labels, "paradigm_table", (evals.paper_paradigm_table(), paper.TABLE_1))
@@ -92,37 +93,9 @@ def contamination(job: JobContext) -> Outcome:
     hits.to_csv(job.out / "hits.csv", index=False)
     summary.to_csv(job.out / "summary.csv", index=False)
     (job.out / "contamination.md").write_text(evals.contamination_markdown(found), encoding="utf-8")
-    contaminated = int(summary["contaminated"].sum())
-    counts = {
-        "contaminated": contaminated,
-        "judged": int(summary["judged"].sum()),
-        "questions": int(summary["questions"].sum()),
-    }
-    job.reporter.check("benchmarks_absent_from_training", contaminated == 0, **counts)
+    counts = {name: int(summary[name].sum()) for name in ("contaminated", "judged", "questions")}
+    job.reporter.check("benchmarks_absent_from_training", not counts["contaminated"], severity="error", **counts)
     return Outcome(counts)
-
-
-def figures(job: JobContext) -> Outcome:
-    from bai_pipeline.report import dynamics_figures
-
-    return Outcome({"figures": len(dynamics_figures(_steps(job.inputs), job.out))})
-
-
-def report(job: JobContext) -> Outcome:
-    import pandas as pd
-
-    from bai_pipeline.report import write_report
-
-    tables = {name: pd.read_parquet(job.inputs[name] / f"{name}.parquet") for name in ("paradigm_table", "ratio_table")}
-    write_report(
-        job.out,
-        study=job.spec.settings["study"],
-        paradigms=tables["paradigm_table"],
-        ratios=tables["ratio_table"],
-        comparisons={name: pd.read_parquet(job.inputs[name] / f"{name}_comparisons.parquet") for name in tables},
-        runs=_steps({name: path for name, path in job.inputs.items() if name not in tables}),
-    )
-    return Outcome({"runs": len(job.inputs) - len(tables)})
 
 
 def _paradigm_labels(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -176,16 +149,3 @@ def _scores(inputs: Mapping[str, Path], labels: Mapping[str, str], seeds: list[i
         for label, seed, path in _evaluations(inputs, labels, seeds)
     ]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(SCORE_COLUMNS))
-
-
-def _steps(inputs: Mapping[str, Path]) -> "pd.DataFrame":
-    """The `steps` tables of runs named "INIT/SEED", with a column `init`."""
-    import pandas as pd
-
-    def frames() -> Iterator[pd.DataFrame]:
-        for name, path in inputs.items():
-            init = name.rsplit("/", 1)[0].removesuffix("_run")
-            yield pd.read_parquet(path / "steps").assign(init=init if init.startswith("paradigm") else f"alpha {init}")
-
-    found = list(frames())
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["init", "seed", "step"])

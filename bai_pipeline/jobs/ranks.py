@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bai_pipeline.jobs.context import JobContext
-from bai_pipeline.jobs.runner import job_function, open_input
+from bai_pipeline.jobs.runner import job_function, open_input, reported_result
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.store import Store
@@ -110,4 +111,5 @@ def follow(spec: JobSpec, store: Store) -> None:
     cache = store.root / "cache" / "brought.json"
     inputs = {name: open_input(spec, name, store, cache) for name in spec.execution.inputs}
     work = directory / "work"
-    job_function(spec.kind)(JobContext(spec, inputs, work, Path(os.devnull), SilentReporter(), cache))
+    others = partial(reported_result, store)
+    job_function(spec.kind)(JobContext(spec, inputs, work, Path(os.devnull), SilentReporter(), cache, others))

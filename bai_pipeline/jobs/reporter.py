@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bai_pipeline.jobs.context import CheckOutcome
 from bai_pipeline.jobspec import canonical_json
+from bai_pipeline.progress import Severity
 from bai_pipeline.store.files import write_atomically
 
 _INTERVAL = 2.0
@@ -39,6 +40,7 @@ class JobReporter:
     def log(self, message: str) -> None:
         self._logger.info(message)
 
-    def check(self, name: str, passed: bool, **metadata: float | int | str) -> None:
-        self.checks.append(CheckOutcome(name, passed, metadata))
-        self._logger.log(logging.INFO if passed else logging.ERROR, f"check {name}: {'passed' if passed else 'FAILED'}")
+    def check(self, name: str, passed: bool, *, severity: Severity = "error", **metadata: float | int | str) -> None:
+        self.checks.append(CheckOutcome(name, passed, metadata, severity))
+        failed = logging.ERROR if severity == "error" else logging.WARNING
+        self._logger.log(logging.INFO if passed else failed, f"check {name}: {'passed' if passed else 'FAILED'}")

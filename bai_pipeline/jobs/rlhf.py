@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+from bai_pipeline.dynamics_settings import DynamicsSettings
 from bai_pipeline.jobs.context import JobContext, Outcome
 from bai_pipeline.settings import PpoSettings
 
@@ -12,6 +13,7 @@ def ppo(job: JobContext) -> Outcome:
     """On several ranks each of them calls this; see `bai_pipeline.jobs.ranks`."""
     from bai_pipeline.ppo import Parallelism, Schedule, run_ppo
     from bai_pipeline.ppo.ranks import Ranks
+    from bai_pipeline.ppo.watch import WatchRule
     from bai_pipeline.reward.scorers import build_scorer
 
     settings = PpoSettings.model_validate(job.spec.settings["ppo"])
@@ -48,6 +50,7 @@ def ppo(job: JobContext) -> Outcome:
             frozen=cast(Any, execution.frozen),
         ),
         trackers=cast(Any, execution.trackers),
+        rule=WatchRule(cast(Any, execution.on_collapse), DynamicsSettings.model_validate(execution.dynamics)),
     )
     return Outcome(metadata)
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from bai_pipeline.errors import BaiPipelineError, CheckpointError, JobError, StoreError
@@ -45,8 +46,11 @@ KINDS = {
     "paradigm_table": "bai_pipeline.jobs.evaluation:paradigm_table",
     "case_studies": "bai_pipeline.jobs.evaluation:case_studies",
     "contamination": "bai_pipeline.jobs.evaluation:contamination",
-    "figures": "bai_pipeline.jobs.evaluation:figures",
-    "report": "bai_pipeline.jobs.evaluation:report",
+    "diagnose": "bai_pipeline.jobs.dynamics:diagnose_runs",
+    "recommendation": "bai_pipeline.jobs.dynamics:recommendation",
+    "halving": "bai_pipeline.jobs.halving:halving",
+    "figures": "bai_pipeline.jobs.report:figures",
+    "report": "bai_pipeline.jobs.report:report",
 }
 """Where each kind of job is, imported when it is run."""
 
@@ -84,14 +88,19 @@ def read_result(spec: JobSpec, store: Store) -> JobResult | None:
 
     None otherwise, and also where its object was lost or damaged since: the job is then run again.
     """
-    path = store.root / "jobs" / spec.identity / "result.json"
-    if not path.is_file():
+    result = reported_result(store, spec.identity)
+    if result is None:
         return None
-    result = JobResult.from_json(path.read_text(encoding="utf-8"))
     try:
         return result if reaches(spec, store.open(result.object)) else None
     except StoreError:
         return None
+
+
+def reported_result(store: Store, identity: str) -> JobResult | None:
+    """The newest result of a job, whatever it was asked for and whether its object is still there."""
+    path = store.root / "jobs" / identity / "result.json"
+    return JobResult.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def read_failed_checks(spec: JobSpec, store: Store) -> list[CheckOutcome]:
@@ -144,7 +153,7 @@ def _run(
     work.mkdir(exist_ok=True)
     reporter = JobReporter(logger, directory / "progress.json")
     with store.staging() as out:
-        context = JobContext(spec, inputs, work, out, reporter, cache)
+        context = JobContext(spec, inputs, work, out, reporter, cache, partial(reported_result, store))
         if meet is not None:
             meet(True)
         try:

@@ -1,6 +1,5 @@
 """One builder an asset: the job that makes it, from the study and from what is upstream of it now."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from bai_pipeline.errors import StoreError
 from bai_pipeline.eval_settings import REGISTERED, benchmark_directory
 from bai_pipeline.jobspec import JobSpec, Json
+from bai_pipeline.plan.runs import RunRecord, run_of_scores
 from bai_pipeline.store import Ref, RefKey
 from bai_pipeline.study import CriticPath, Study
 
@@ -187,27 +187,25 @@ def _ppo(plan: "Plan", key: RefKey) -> JobSpec:
         until_step=study.until_step,
         evaluate_at_step=study.evaluate_at_step,
         checkpoint_every=study.checkpoint_every,
+        on_collapse=study.on_collapse,
+        dynamics=study.dynamics.model_dump(mode="json"),
     )
 
 
 def _policy(plan: "Plan", run: RefKey) -> Ref:
     """The policy that the tables use: the run's checkpoint at `evaluate_at_step`."""
     ref = plan.resolve(run)
-    policies = json.loads((plan.store.open(ref.object) / "run.json").read_text(encoding="utf-8"))["policies"]
-    step = str(plan.study.evaluate_at_step)
-    if step not in policies:
-        raise StoreError(f"{run} kept no policy of step {step} (it has {', '.join(policies)}); materialize it again")
-    return plan.part(ref, policies[step])
+    record, step = RunRecord.read(plan.store.open(ref.object)), str(plan.study.evaluate_at_step)
+    if step not in record.policies:
+        remedy = f"it was stopped after step {record.stopped['step']}" if record.stopped else "materialize it again"
+        raise StoreError(f"{run} kept no policy of step {step} (it has {', '.join(record.policies)}); {remedy}")
+    return plan.part(ref, record.policies[step])
 
 
 def _evaluate(plan: "Plan", key: RefKey) -> JobSpec:
     study = plan.study
-    if key.asset == "benchmark_scores":
-        model = _policy(plan, RefKey(study.name, "ppo_run", key.part, key.seed))
-    elif key.seed is not None:
-        model = _policy(plan, RefKey(study.name, f"{key.part}_run", None, key.seed))
-    else:
-        model = plan.asset(str(key.part))
+    run = run_of_scores(key)
+    model = plan.asset(str(key.part)) if run is None else _policy(plan, run)
     inputs = {"model": model, "data": plan.asset("benchmark_data")}
     return plan.job("evaluate", inputs, study.evals.model_dump(mode="json"), key.seed)
 
@@ -216,7 +214,7 @@ def _existing(plan: "Plan", keys: list[RefKey]) -> dict[str, Ref]:
     """Those of the refs that exist, by "PART" or "PART/SEED"; the others become holes."""
     result = {}
     for key in keys:
-        ref = plan.store.read_ref(key)
+        ref = None if plan.hole(key) else plan.store.read_ref(key)
         if ref is not None:
             plan.used.append(key)
             result[(key.part or key.asset) + ("" if key.seed is None else f"/{key.seed}")] = ref
@@ -225,8 +223,17 @@ def _existing(plan: "Plan", keys: list[RefKey]) -> dict[str, Ref]:
 
 def _ratio_table(plan: "Plan", key: RefKey) -> JobSpec:
     study = plan.study
-    settings = {"alphas": list(study.alphas), **_columns(study)}
-    return plan.job("ratio_table", _existing(plan, plan.keys("benchmark_scores")), settings)
+    keys = plan.keys("benchmark_scores")
+    settings = {"alphas": list(study.alphas), **_columns(study), "holes": _holes(plan, keys)}
+    return plan.job("ratio_table", _existing(plan, keys), settings)
+
+
+def _holes(plan: "Plan", keys: list[RefKey]) -> dict[str, str]:
+    """Why a row of a table stays empty, where no seed of it can be scored; by alpha or paradigm."""
+    reasons: dict[str, list[str | None]] = {}
+    for key in keys:
+        reasons.setdefault(str(key.part), []).append(plan.hole(key))
+    return {part: found[0] for part, found in reasons.items() if found[0] is not None and None not in found}
 
 
 def _columns(study: Study) -> Json:
@@ -240,7 +247,9 @@ def _columns(study: Study) -> Json:
 
 def _paradigm_table(plan: "Plan", key: RefKey) -> JobSpec:
     study = plan.study
-    return plan.job("paradigm_table", _paradigm_scores(plan), {**_paradigms(study), **_columns(study)})
+    keys = plan.keys("paradigm_scores") + plan.keys("benchmark_scores", study.headline_alpha)
+    settings = {**_paradigms(study), **_columns(study), "holes": _holes(plan, keys)}
+    return plan.job("paradigm_table", _paradigm_scores(plan), settings)
 
 
 def _case_studies(plan: "Plan", key: RefKey) -> JobSpec:
@@ -269,18 +278,100 @@ def _contamination(plan: "Plan", key: RefKey) -> JobSpec:
     return plan.job("contamination", inputs, {"n": CONTAMINATION_WORDS})
 
 
+def _training_dynamics(plan: "Plan", key: RefKey) -> JobSpec:
+    runs = plan.keys("ppo_run", key.part)
+    return _diagnose(plan, {f"{run.part}/{run.seed}": plan.resolve(run) for run in runs})
+
+
+def _paradigm_dynamics(plan: "Plan", key: RefKey) -> JobSpec:
+    return _diagnose(plan, {f"{run.asset}/{run.seed}": plan.resolve(run) for run in _paradigm_runs(plan)})
+
+
+def _diagnose(plan: "Plan", runs: dict[str, Ref]) -> JobSpec:
+    return plan.job("diagnose", runs, {"dynamics": plan.study.dynamics.model_dump(mode="json")})
+
+
+def _ratio_recommendation(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    inputs = {
+        **_group("runs", _existing(plan, plan.keys("ppo_run"))),
+        **_group("dynamics", _existing(plan, plan.keys("training_dynamics"))),
+        **_group("scores", _existing(plan, plan.keys("benchmark_scores"))),
+    }
+    settings = {"alphas": list(study.alphas), "dynamics": study.dynamics.model_dump(mode="json")}
+    return plan.job("recommendation", inputs, settings)
+
+
+def _successive_halving(plan: "Plan", key: RefKey) -> JobSpec:
+    study = plan.study
+    runs = {f"{run.part}/{run.seed}": plan.resolve(run) for run in plan.keys("ppo_run")}
+    settings = {
+        "alphas": list(study.alphas),
+        "seeds": list(study.seeds),
+        "until_step": study.until_step,
+        "halving": study.halving.model_dump(mode="json"),
+        "dynamics": study.dynamics.model_dump(mode="json"),
+    }
+    return plan.job("halving", runs, settings)
+
+
+def _group(name: str, refs: dict[str, Ref]) -> dict[str, Ref]:
+    return {f"{name}/{part}": ref for part, ref in refs.items()}
+
+
+def _paradigm_runs(plan: "Plan") -> list[RefKey]:
+    return [key for n in (1, 3) if plan.paradigm_role(n) for key in plan.keys(f"paradigm_{n}_run")]
+
+
 def _runs(plan: "Plan") -> dict[str, Ref]:
-    keys = [k for n in (1, 3) if plan.paradigm_role(n) for k in plan.keys(f"paradigm_{n}_run")]
-    return _existing(plan, keys + plan.keys("ppo_run"))
+    return _existing(plan, _paradigm_runs(plan) + plan.keys("ppo_run"))
 
 
 def _dynamics_figures(plan: "Plan", key: RefKey) -> JobSpec:
-    return plan.job("figures", _runs(plan), {})
+    return plan.job("figures", _runs(plan), _shown(plan.study))
+
+
+def _shown(study: Study) -> Json:
+    return {"bucket_width": study.dynamics.bucket_width, "headline_alpha": study.headline_alpha}
 
 
 def _report(plan: "Plan", key: RefKey) -> JobSpec:
-    tables = {name: plan.asset(name) for name in ("paradigm_table", "ratio_table")}
-    return plan.job("report", {**tables, **_runs(plan)}, {"study": plan.study.name})
+    shown = ("paradigm_table", "ratio_table", "ratio_recommendation", "case_studies", "contamination", "merge_weights")
+    runs = _runs(plan)
+    diagnosed = [
+        k for name in ("paradigm_dynamics", "training_dynamics") if name in plan.assets for k in plan.keys(name)
+    ]
+    inputs = {
+        **{name: plan.asset(name) for name in shown},
+        **_group("runs", runs),
+        **_group("dynamics", _existing(plan, diagnosed)),
+    }
+    settings = {
+        "study": plan.study.name,
+        **_shown(plan.study),
+        "lineage": _lineage(plan),
+        "run_jobs": {name: ref.job for name, ref in runs.items()},
+    }
+    return plan.job("report", inputs, settings)
+
+
+def _lineage(plan: "Plan") -> list[Json]:
+    """What is there of the study, in the order of its making: each ref and the job that it comes from."""
+    found = (
+        (key, plan.store.read_ref(key)) for key in plan.all_keys() if key.asset not in ("dynamics_figures", "report")
+    )
+    return [
+        {
+            "asset": key.asset,
+            "part": key.part,
+            "seed": key.seed,
+            "job": ref.job,
+            "object": ref.object,
+            "digest": ref.digest,
+        }
+        for key, ref in found
+        if ref is not None
+    ]
 
 
 _BUILDERS: dict[str, Builder] = {
@@ -305,6 +396,10 @@ _BUILDERS: dict[str, Builder] = {
     "paradigm_table": _paradigm_table,
     "case_studies": _case_studies,
     "contamination": _contamination,
+    "training_dynamics": _training_dynamics,
+    "paradigm_dynamics": _paradigm_dynamics,
+    "ratio_recommendation": _ratio_recommendation,
+    "successive_halving": _successive_halving,
     "dynamics_figures": _dynamics_figures,
     "report": _report,
 }

@@ -8,14 +8,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bai_pipeline.errors import BaiPipelineError, StoreError
 from bai_pipeline.jobspec import Execution, JobSpec, Json
 from bai_pipeline.merging import MERGE_VERSION
 from bai_pipeline.merging.recipe import Recipe, bai_recipe, stage_1_recipe
 from bai_pipeline.plan.builders import builder_of
+from bai_pipeline.plan.runs import RunRecord, reaches, run_of_scores
 from bai_pipeline.store import Ref, RefKey, Store
 from bai_pipeline.study import CriticPath, Study
 
@@ -33,18 +33,22 @@ CODE_VERSIONS = {
     "merge": MERGE_VERSION,
     "actor": "1",
     "actor_checkpoints": MERGE_VERSION,
-    "ppo": "2",
+    "ppo": "3",
     "evaluate": "3",
     "ratio_table": "2",
     "paradigm_table": "2",
     "case_studies": "1",
     "contamination": "1",
-    "figures": "1",
-    "report": "2",
+    "diagnose": "1",
+    "recommendation": "1",
+    "halving": "1",
+    "figures": "2",
+    "report": "3",
 }
 """Raised whenever the same inputs and settings of a kind of job would give another result."""
 
-State = Literal["fresh", "stale", "absent"]
+State = Literal["fresh", "stale", "absent", "hole"]
+"""A hole is what there will not be: scores of a run that was stopped before the step that is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,17 @@ class Plan:
         names += ["critic_model"] if isinstance(study.critic_init, CriticPath) else []
         names += ["merge_weights", "merged_sft", "bai_actor"]
         names += [f"paradigm_{n}_run" for n in (1, 3) if self.paradigm_role(n)]
+        names += ["ppo_run", "training_dynamics"]
+        names += ["paradigm_dynamics"] if any(map(self.paradigm_role, (1, 3))) else []
         return [
             *names,
-            "ppo_run",
             "benchmark_scores",
             "paradigm_scores",
             "contamination",
             "ratio_table",
             "paradigm_table",
             "case_studies",
+            "ratio_recommendation",
             "dynamics_figures",
             "report",
         ]
@@ -95,7 +101,7 @@ class Plan:
         """The refs of an asset: one, or one per alpha of the study (or the one asked for), table row and seed."""
         study, name = self.study, self.study.name
         alphas = study.alphas if alpha is None else (alpha,)
-        if asset == "bai_actor":
+        if asset in ("bai_actor", "training_dynamics"):
             return [RefKey(name, asset, a) for a in alphas]
         if asset in ("ppo_run", "benchmark_scores"):
             return [RefKey(name, asset, a, seed) for a in alphas for seed in study.seeds]
@@ -138,6 +144,20 @@ class Plan:
             result[key] = self._status(key, result)
         return result
 
+    def hole(self, key: RefKey) -> str | None:
+        """Why there will be no such artefact; None if there can be one."""
+        run = run_of_scores(key)
+        ref = None if run is None else self.store.read_ref(run)
+        if ref is None:
+            return None
+        try:
+            record = RunRecord.read(self.store.open(ref.object))
+        except StoreError:
+            return None
+        if not record.stopped or str(self.study.evaluate_at_step) in record.policies:
+            return None
+        return f"stopped after step {record.stopped['step']}: {record.stopped['reason']}"
+
     def satisfied(self, key: RefKey, spec: JobSpec) -> bool:
         """Whether the ref names a whole object of this very job, trained as far as the execution asks for."""
         ref = self.store.read_ref(key)
@@ -167,7 +187,9 @@ class Plan:
         return recipe
 
     def _status(self, key: RefKey, known: Mapping[RefKey, Status]) -> Status:
-        ref = self.store.read_ref(key)
+        hole, ref = self.hole(key), self.store.read_ref(key)
+        if hole is not None:
+            return Status("hole", hole)
         if ref is None:
             return Status("absent", "never materialized")
         try:
@@ -175,7 +197,7 @@ class Plan:
         except BaiPipelineError as error:
             return Status("stale", str(error))
         needed = dict.fromkeys([*self.used, *self.beside(key.asset)])
-        waiting = [str(k) for k in needed if k in known and known[k].state != "fresh"]
+        waiting = [str(k) for k in needed if k in known and known[k].state in ("stale", "absent")]
         if waiting:
             return Status("stale", f"upstream is not fresh: {', '.join(waiting)}")
         if ref.job != spec.identity:
@@ -216,7 +238,7 @@ class Plan:
         return replace(ref, object=uri, digest=self.store.digest(uri))
 
     def job(
-        self, kind: str, inputs: Mapping[str, Ref], settings: Json, seed: int | None = None, **execution: int
+        self, kind: str, inputs: Mapping[str, Ref], settings: Json, seed: int | None = None, **execution: Any
     ) -> JobSpec:
         """A specification from resolved inputs; `execution` is what is not hashed."""
         return JobSpec(
@@ -225,19 +247,8 @@ class Plan:
             inputs={name: ref.digest for name, ref in inputs.items()},
             settings=settings,
             seed=seed,
-            execution=Execution(inputs={name: ref.object for name, ref in inputs.items()}, **execution),  # type: ignore[arg-type]
+            execution=Execution(inputs={name: ref.object for name, ref in inputs.items()}, **execution),
         )
-
-
-def reaches(spec: JobSpec, path: Path) -> bool:
-    """Whether an object of this job is trained as far as the execution asks for; only PPO runs can fall short."""
-    if spec.kind != "ppo":
-        return True
-    run = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    return (
-        run["until_step"] >= (spec.execution.until_step or 0)
-        and str(spec.execution.evaluate_at_step) in run["policies"]
-    )
 
 
 def merge_weight_rows(store: Store, ref: Ref) -> dict[str, dict[str, float]]:

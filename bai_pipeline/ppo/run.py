@@ -32,6 +32,7 @@ from bai_pipeline.ppo.state import StateStore
 from bai_pipeline.ppo.termination import Termination
 from bai_pipeline.ppo.trackers import Tracker, TrackerName, start_trackers
 from bai_pipeline.ppo.trainer import PpoTrainer
+from bai_pipeline.ppo.watch import Watch, WatchRule
 from bai_pipeline.progress import Reporter
 from bai_pipeline.reward.scorers import Scorer
 from bai_pipeline.settings import PpoSettings
@@ -64,6 +65,7 @@ def run_ppo(
     scorer: Scorer,
     parallelism: Parallelism | None = None,
     trackers: Sequence[TrackerName] = (),
+    rule: WatchRule | None = None,
 ) -> dict[str, float | int | str]:
     """Train `actor` until at least `schedule.until_step` steps are done, from wherever `work` stands.
 
@@ -74,13 +76,15 @@ def run_ppo(
         prompts: Parquet file `{id, messages, answer?, verifier?}`.
         out: existing empty directory; receives `steps/`, `responses/`, `prefixes/` and `samples/` (Parquet),
             `policies/step-…/` and `critics/step-…/` (Hugging Face directories: every model that is kept) and
-            `run.json` {until_step: where the run stands, policies, critics, best_step}.
+            `run.json` {until_step: where the run stands, policies, critics, best_step, stopped: null or {step, reason,
+            dynamics}, see `WatchRule`}.
         work: existing directory of this run alone, which all ranks see.
         critic_init: directory of a reward model, or of a policy for a critic with a zero head.
         reference: frozen policy of the KL penalty; None: the initial actor. Loaded only if kl_coef > 0.
         scorer: called with messages, response texts and answers.
         parallelism: how models are spread over the ranks.
         trackers: where numbers go beside the tables.
+        rule: how the run is watched and whether a collapse ends it; default: it is only observed.
 
     Returns:
         Numbers for the UI: first and last readings, tokens, seconds.
@@ -97,7 +101,8 @@ def run_ppo(
     trainer = PpoTrainer(actor, critic_init, reference, prompts, scorer, settings, seed, parallelism)
     try:
         with Termination().noticed() as termination:
-            run = _Run(trainer, actor, work, schedule, parallelism or Parallelism(), report, termination)
+            parallelism, rule = parallelism or Parallelism(), rule or WatchRule()
+            run = _Run(trainer, actor, work, schedule, parallelism, report, termination, rule)
             run.resume()
             run.track(trackers, f"{work.parent.name}-seed-{seed}", settings.model_dump(mode="json"))
             run.train()
@@ -118,6 +123,7 @@ class _Run:
         parallelism: Parallelism,
         report: Reporter,
         termination: Termination,
+        rule: WatchRule,
     ) -> None:
         self._trainer, self._work, self._schedule, self._report = trainer, work, schedule, report
         self._termination = termination
@@ -132,7 +138,9 @@ class _Run:
         )
         self._models = TrainedModels(trainer.policy, trainer.critic, actor)
         self._trackers: list[Tracker] = []
-        self._start = 0
+        self._rule, self._watch = rule, Watch(rule, report)
+        self._stopped: str | None = None
+        self._start = self._done = 0
 
     def resume(self) -> None:
         """Bring everything to the newest checkpoint."""
@@ -140,7 +148,7 @@ class _Run:
         start, state = self._state.load_newest(self._trainer.engines, self._report)
         if state is not None:
             self._trainer.restore(state)
-        self._start = start
+        self._start = self._done = start
         self._kept.resume(start)
         steps = self._kept.steps()
         if start > evaluate_at and evaluate_at not in steps:
@@ -150,6 +158,7 @@ class _Run:
             )
         if self._ranks.is_first:
             self._tables.resume(start)
+            self._watch.resume(self._tables)
         if start == evaluate_at:
             self._kept.save(start, "evaluated", self._models)
         if start:
@@ -168,6 +177,8 @@ class _Run:
         """The steps that are missing."""
         try:
             for step in range(self._start, self._schedule.until_step):
+                if self._is_to_stop():
+                    break
                 self._step(step)
         finally:
             for tracker in self._trackers:
@@ -175,7 +186,7 @@ class _Run:
 
     def publish(self, out: Path) -> dict[str, float | int | str]:
         """Fill `out` from `work`; nothing in `work` changes by that, so it can be repeated."""
-        end = max(self._start, self._schedule.until_step)
+        end = self._done
         self._kept.save(end, "end", self._models)
         steps, best = self._kept.steps(), self._kept.best()
         if not self._ranks.is_first:
@@ -185,8 +196,24 @@ class _Run:
             shutil.copytree(self._kept.policy(step), out / "policies" / model_name(step))
             shutil.copytree(self._kept.critic(step), out / "critics" / model_name(step))
         places = {kind: {step: f"{kind}/{model_name(step)}" for step in steps} for kind in ("policies", "critics")}
-        write_atomically(out / "run.json", json.dumps({"until_step": end, **places, "best_step": best}, indent=1))
-        return _summary(self._tables, self._start)
+        stopped = None
+        if self._stopped is not None:
+            stopped = {"step": end, "reason": self._stopped, "dynamics": self._rule.settings.model_dump(mode="json")}
+        record = {"until_step": end, **places, "best_step": best, "stopped": stopped}
+        write_atomically(out / "run.json", json.dumps(record, indent=1))
+        self._watch.check()
+        verdicts = {name: verdict.verdict for name, verdict in self._watch.verdicts.items()}
+        return {**_summary(self._tables, self._start), **verdicts}
+
+    def _is_to_stop(self) -> bool:
+        """Whether the dynamics so far end the run; its state is then saved."""
+        reason = self._ranks.agree(self._watch.reason_to_stop if self._ranks.is_first else None)
+        if reason is None:
+            return False
+        self._stopped = reason
+        self._report.log(f"stopped after step {self._done}: {reason}")
+        self._checkpoint(self._done, self._trainer.state())
+        return True
 
     def _step(self, step: int) -> None:
         """One step and what follows it."""
@@ -197,8 +224,10 @@ class _Run:
             self._checkpoint(step, before)
             raise
         done, schedule = step + 1, self._schedule
+        self._done = done
         if self._ranks.is_first:
             self._record(record)
+            self._watch.observe(record)
         self._report.progress(done, schedule.until_step, **_readings(record.steps))
         for tracker in self._trackers:
             tracker.log(step, *_tracked(record))

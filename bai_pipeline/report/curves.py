@@ -4,7 +4,7 @@ A `runs` table is the concatenation of the runs' `steps` tables with a column `i
 "alpha 0.5", …): one line per init, seed and step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -39,6 +39,13 @@ def alpha_of(init: str) -> float | None:
     return alpha
 
 
+def inits_named(inits: Iterable[object], wanted: Sequence[str]) -> list[str]:
+    """Those of `inits` that are wanted, in order; "alpha 0.50" is "alpha 0.5"."""
+    alphas = {alpha_of(name) for name in wanted} - {None}
+    found = {str(init) for init in inits}
+    return sorted((init for init in found if init in wanted or alpha_of(init) in alphas), key=init_order)
+
+
 def check_runs(runs: pd.DataFrame, metrics: Sequence[str]) -> None:
     """Raise DataError unless `runs` has `metrics` and one line per (init, seed, step)."""
     absent = [c for c in [*RUN_COLUMNS, *metrics] if c not in runs.columns]
@@ -62,6 +69,17 @@ def curve(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     table["low"], table["high"] = table["mean"] - table["sem"], table["mean"] + table["sem"]
     order = table["init"].map({init: i for i, init in enumerate(sorted(table["init"].unique(), key=init_order))})
     return table.assign(order=order).sort_values(["order", "step"])[CURVE_COLUMNS].reset_index(drop=True)
+
+
+def windowed(runs: pd.DataFrame, metric: str, window: int) -> pd.DataFrame:
+    """`runs` with the mean of `metric` over each `window` of steps, run by run, at the first step of the window.
+
+    The first window begins at the table's first step.
+    """
+    check_runs(runs, [metric])
+    first = runs["step"].min()
+    step = first + (runs["step"] - first) // window * window
+    return runs.assign(step=step).groupby(list(RUN_COLUMNS))[metric].mean().reset_index()
 
 
 def relative_to_start(runs: pd.DataFrame, metric: str) -> pd.DataFrame:

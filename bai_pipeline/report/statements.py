@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bai_pipeline.report.figures import display_name
+from bai_pipeline.report.colours import display_name
 from bai_pipeline.report.summary import EARLY_SHARE
 
 SHORT_START = 0.75
@@ -41,7 +41,7 @@ def short_starts(summary: pd.DataFrame, reference: str = REFERENCE) -> str:
     if not short:
         return head + f"No other init starts below {SHORT_START} of that."
     return (
-        head + f"Below {SHORT_START} of that start: {_join(short)}. For these, a flat or rising length does not show "
+        head + f"Below {SHORT_START} of that start: {listed(short)}. For these, a flat or rising length does not show "
         "that a collapse was avoided: compare lengths relative to each init's own start, and controls that start long."
     )
 
@@ -115,12 +115,13 @@ def _verdict(found: dict[str, Row]) -> str:
     """Which inits a rule holds for; one seed's are named apart, since noise alone may have put them there."""
     resolved = [text for text, row in found.items() if row["seeds"] > 1]
     single = [text for text, row in found.items() if row["seeds"] == 1]
-    verdict = f"It holds for {_join(resolved)}." if resolved else "It holds for no init."
+    verdict = f"It holds for {listed(resolved)}." if resolved else "It holds for no init."
     if single:
-        verdict += f" With one seed, and so no error to compare with: {_join(single)}."
+        verdict += f" With one seed, and so no error to compare with: {listed(single)}."
     return verdict
 
 
-def _join(parts: Iterable[str]) -> str:
+def listed(parts: Iterable[str]) -> str:
+    """Parts as in "a, b and c"."""
     *head, last = parts
     return f"{', '.join(head)} and {last}" if head else last

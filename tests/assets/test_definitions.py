@@ -19,6 +19,7 @@ GROUPS = {
     "checkpoints": {"base_model", "instruct_sft", "reasoning_sft", "reward_model"},
     "initialization": {"merge_weights", "merged_sft", "bai_actor"},
     "rlhf": {"paradigm_1_run", "paradigm_3_run", "ppo_run"},
+    "dynamics": {"training_dynamics", "paradigm_dynamics", "ratio_recommendation"},
     "evaluation": {
         "benchmark_scores",
         "paradigm_scores",
@@ -75,7 +76,7 @@ def test_partitions_are_the_grid_and_the_studys_own_alphas(tmp_path: Path) -> No
     partitioned = specs(definitions_of(str(tmp_path / "own.yaml")))
     grid = ["0.0", "0.1", "0.2", "0.25", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]
     for name, spec in partitioned.items():
-        if name in ("bai_actor", "ppo_run", "benchmark_scores"):
+        if name in ("bai_actor", "ppo_run", "training_dynamics", "benchmark_scores"):
             assert spec.partitions_def is not None
             assert spec.partitions_def.get_partition_keys() == grid
         else:
@@ -111,7 +112,7 @@ def test_a_study_that_brings_its_models_has_no_data_assets_for_them(tmp_path: Pa
 
 def test_checks_of_partitioned_assets_are_partitioned(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
-    partitioned = {"bai_actor", "ppo_run", "benchmark_scores"}
+    partitioned = {"bai_actor", "ppo_run", "training_dynamics", "benchmark_scores"}
     for key in graph.asset_check_keys:
         has_partitions = graph.get(key).partitions_def is not None
         assert has_partitions == (key.asset_key.to_user_string() in partitioned), key
@@ -138,7 +139,7 @@ def test_the_schedule_asks_for_one_run_per_alpha_of_the_study(definitions: dg.De
 
 def test_the_jobs_select_the_sweep_and_everything(definitions: dg.Definitions) -> None:
     sweep = definitions.resolve_job_def("alpha_sweep").asset_layer.selected_asset_keys
-    assert {key.to_user_string() for key in sweep} == {"bai_actor", "ppo_run", "benchmark_scores"}
+    assert {key.to_user_string() for key in sweep} == {"bai_actor", "ppo_run", "training_dynamics", "benchmark_scores"}
     chain = definitions.resolve_job_def("whole_chain").asset_layer.selected_asset_keys
     assert {key.to_user_string() for key in chain} == set(Graph(load_study("smoke")).names)
 

@@ -13,7 +13,7 @@ from bai_pipeline.errors import DataError
 from bai_pipeline.jobs.context import JobResult
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import RefKey, Store
-from resources import Compute, ComputeResource, Finished, StoreResource, StudyResource
+from resources import Compute, ComputeResource, Context, Finished, StoreResource, StudyResource
 
 Act = Callable[[JobSpec, int], JobResult]
 
@@ -25,11 +25,11 @@ class ScriptedCompute(Compute):
         self.calls = 0
         self._act = act
 
-    def run(self, context: dg.AssetExecutionContext, spec: JobSpec, store: Store) -> Finished:
+    def run(self, context: Context, spec: JobSpec, store: Store) -> Finished:
         self.calls += 1
         return Finished(self._act(spec, self.calls), reused=False)
 
-    def launch(self, context: dg.AssetExecutionContext, spec: JobSpec, uri: str, store: Store) -> None:
+    def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
         raise AssertionError
 
 

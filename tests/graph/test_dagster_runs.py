@@ -54,7 +54,7 @@ def test_the_whole_chain_is_one_run_in_which_every_check_passes_and_done_jobs_ar
     assert actor.tags["dagster/data_version"] == ref.digest
     assert isinstance(made["ppo_run"].metadata["length_last_step"], dg.FloatMetadataValue)
     assert isinstance(made["ratio_table"].metadata["ratio_table"], dg.MarkdownMetadataValue)
-    assert "data:image/png;base64," in str(made["dynamics_figures"].metadata["length"].value)
+    assert "data:image/png;base64," in str(made["dynamics_figures"].metadata["figure_4_length_all_ratios"].value)
 
 
 def test_a_failed_weight_check_stops_the_run_and_nothing_is_merged(

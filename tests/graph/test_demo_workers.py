@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from assets.demo.runs import Worker
-from assets.demo.tasks import waves
+from assets.demo.tasks import TABLES, waves
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import Store
 from bai_pipeline.study import load_study
@@ -39,6 +39,6 @@ def test_what_needs_scores_is_made_after_them(tmp_path: Path) -> None:
     plan = Plan(load_study("smoke"), Store(tmp_path))
     models, runs, tables = ([asset for task in wave for asset in task.assets] for wave in waves(plan))
     assert {"benchmark_scores", "paradigm_scores"} <= set(runs)
-    assert set(tables) == {"ratio_table", "paradigm_table", "case_studies", "dynamics_figures", "report"}
+    assert set(tables) == set(TABLES)
     assert {"contamination", "reward_model"} <= set(models)
     assert {*models, *runs, *tables} == set(plan.assets)

@@ -5,7 +5,7 @@ import pytest
 
 from bai_pipeline.errors import DataError
 from bai_pipeline.report import curve, relative_to_start
-from bai_pipeline.report.curves import alpha_of, init_order
+from bai_pipeline.report.curves import alpha_of, init_order, inits_named, windowed
 
 
 def runs(*rows: tuple[str, int, int, float]) -> pd.DataFrame:
@@ -39,6 +39,17 @@ def test_each_run_is_divided_by_its_own_start() -> None:
         runs(("a", 0, 1, 20.0), ("a", 0, 0, 10.0), ("a", 1, 0, 20.0), ("a", 1, 1, 40.0)), "length_mean"
     )
     assert table.sort_values(["seed", "step"])["length_mean"].tolist() == [1.0, 2.0, 1.0, 2.0]
+
+
+def test_a_window_is_the_mean_of_its_steps_at_the_first_of_them() -> None:
+    # steps 1 to 5 in windows of two from the first step on: 1-2, 3-4 and 5 alone
+    table = windowed(runs(*(("a", 0, step, 10.0 * step) for step in range(1, 6))), "length_mean", 2)
+    assert table[["step", "length_mean"]].to_numpy().tolist() == [[1, 15.0], [3, 35.0], [5, 50.0]]
+
+
+def test_inits_are_found_by_the_value_of_alpha() -> None:
+    found = inits_named(["alpha 0.50", "paradigm_3", "alpha 0.1"], ["alpha 0.5", "paradigm_3", "paradigm_1"])
+    assert found == ["paradigm_3", "alpha 0.50"]
 
 
 def test_a_run_that_starts_at_nothing_has_no_ratio() -> None:

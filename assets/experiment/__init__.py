@@ -1,0 +1,1 @@
+"""`make study`: the small-scale experiment, all settings over several chains, and what it shows."""

@@ -1,0 +1,76 @@
+"""What the parts of the experiment left in the store, gathered by setting."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from assets.experiment.design import Part
+from bai_pipeline.plan import Plan
+from bai_pipeline.report.experiment import SettingResults
+from bai_pipeline.store import RefKey, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RUNS = ("paradigm_1_run", "paradigm_3_run", "ppo_run")
+_TABLES = ("steps", "responses", "prefixes")
+
+
+def gather(setting: str, description: str, parts: Iterable[Part], store: Store) -> SettingResults:
+    """The results of one setting over its chains; what is not there is named in `missing`."""
+    import pandas as pd
+
+    parts = list(parts)
+    plans = {part.chain: Plan(part.load(), store) for part in parts}
+    study = plans[parts[0].chain].study
+    missing: list[str] = []
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in (*_TABLES, "verdicts", "scores")}
+    for chain, plan in plans.items():
+        for name, frame in _frames(plan, chain, missing):
+            found[name].append(frame.assign(chain=chain))
+    tables = {
+        name: pd.concat(frames, ignore_index=True) if frames else pd.DataFrame() for name, frames in found.items()
+    }
+    return SettingResults(
+        study=setting,
+        description=description,
+        headline_alpha=study.headline_alpha,
+        bucket_width=study.dynamics.bucket_width,
+        chains=tuple(plans),
+        seeds=parts[0].seeds,
+        runs=tables["steps"],
+        responses=tables["responses"],
+        prefixes=tables["prefixes"],
+        verdicts=tables["verdicts"],
+        scores=tables["scores"],
+        missing=tuple(missing),
+    )
+
+
+def _frames(plan: Plan, chain: int, missing: list[str]) -> Iterator[tuple[str, "pd.DataFrame"]]:
+    """(table, rows) of all that a part made."""
+    import pandas as pd
+
+    for key in plan.all_keys():
+        wanted = key.asset in (*_RUNS, "training_dynamics", "paradigm_dynamics", "benchmark_scores", "paradigm_scores")
+        if not wanted:
+            continue
+        ref = plan.store.read_ref(key)
+        if ref is None:
+            missing.append(f"chain {chain}: {key}")
+            continue
+        path = plan.store.open(ref.object)
+        if key.asset in _RUNS:
+            for table in _TABLES:
+                yield table, pd.read_parquet(path / table).assign(init=_init(key))
+        elif key.asset.endswith("dynamics"):
+            yield "verdicts", pd.read_parquet(path / "verdicts.parquet")
+        else:
+            scores = pd.read_parquet(path / "scores.parquet")
+            yield "scores", scores.assign(model=_init(key), seed=-1 if key.seed is None else key.seed)
+
+
+def _init(key: RefKey) -> str:
+    """ "alpha 0.5" of a blend; the name of a baseline or of a model otherwise."""
+    if key.asset in ("ppo_run", "benchmark_scores"):
+        return f"alpha {key.part}"
+    return (key.part or key.asset).removesuffix("_run")
