@@ -20,6 +20,10 @@ WASTE_SHARE = 4
 DENSE_EXPERTS_MAX = 2**16
 """Weights E F H D up to which computing all experts for each token costs less than sorting the tokens by expert."""
 
+COPIED_EXPERTS_MAX = 2**22
+"""Weights E F H D up to which routed experts are copied: the products of few tokens are faster with it, but a large
+model is not to be in memory twice."""
+
 
 class Decoder(Protocol):
     """A causal LM with a KV cache for a batch of rows; takes and gives tensors on the CPU."""
@@ -31,7 +35,10 @@ class Decoder(Protocol):
         """Append `tokens` (B,) to the rows; logits (B, V) of the token after."""
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all rows but `rows` (ascending indices into the present batch)."""
+        """Drop all rows but `rows` (indices into the present batch), which come in this order.
+
+        The fewer change their places, the less there is to copy.
+        """
 
 
 @runtime_checkable
@@ -163,9 +170,10 @@ class OlmoeDecoder:
 
     def keep(self, rows: Tensor) -> None:
         count, used = len(rows), self._length
+        moved = (rows != torch.arange(count)).nonzero()[:, 0]
         for caches in (self._keys, self._values):
             for layer, cache in enumerate(caches):
-                cache[:count, :, :used] = cache[rows, :, :used]
+                cache[moved, :, :used] = cache[rows[moved], :, :used]
                 caches[layer] = cache[:count]
         self._mask, self._lengths = self._mask[rows], self._lengths[rows]
 
@@ -241,13 +249,14 @@ class OlmoeDecoder:
             rotated = _rotate(rotated.view(rows, length, -1, self._width), cos, sin).transpose(1, 2)
             cached_keys[:, :, new] = rotated[:, self._heads :]
             cached_values[:, :, new] = value.view(rows, length, -1, self._width).transpose(1, 2)
-            attention = F.scaled_dot_product_attention(
-                rotated[:, : self._heads],
-                cached_keys[:, :, :end],
-                cached_values[:, :, :end],
-                attn_mask=mask,
-                enable_gqa=self._kv_heads != self._heads,
-            )
+            query = rotated[:, : self._heads]
+            seen_keys, seen_values = cached_keys[:, :, :end], cached_values[:, :, :end]
+            if length == 1:
+                attention = _attend_once(query, seen_keys, seen_values, mask)
+            else:
+                attention = F.scaled_dot_product_attention(
+                    query, seen_keys, seen_values, attn_mask=mask, enable_gqa=self._kv_heads != self._heads
+                )
             x = x + F.linear(attention.transpose(1, 2).reshape(rows, length, -1), weights.output)
             hidden = self._norm(x, weights.post_norm).view(rows * length, -1)
             x = x + self._moe(hidden, weights).view_as(x)
@@ -320,7 +329,9 @@ class _RoutedExperts:
 
     def __init__(self, gate_up: Tensor, down: Tensor) -> None:
         """Weights (E, 2 F, H D) and (E, H D, F)."""
-        self._gate_up, self._down = gate_up.transpose(1, 2), down.transpose(1, 2)
+        self._gate_up, self._down = gate_up.transpose(1, 2), down.transpose(1, 2)  # (E, H D, 2 F) and (E, F, H D)
+        if down.numel() <= COPIED_EXPERTS_MAX:
+            self._gate_up, self._down = self._gate_up.contiguous(), self._down.contiguous()
 
     def __call__(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """As `_DenseExperts`."""
@@ -333,6 +344,22 @@ class _RoutedExperts:
         output = torch.empty_like(sorted_output)
         output[order] = sorted_output
         return output.view(count, each, -1).sum(1)
+
+
+def _attend_once(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention (B, H, 1, D) of `query` (B, H, 1, D), of one token a row, over `keys` and `values` (B, H_kv, S, D).
+
+    For one token torch's scaled_dot_product_attention costs more than the two products it consists of.
+
+    Args:
+        mask: (B, 1, 1, S), added to the scores.
+    """
+    rows, kv_heads, seen, width = keys.shape
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # (B H_kv, S, D), views
+    grouped = (query * width**-0.5).view(len(keys), -1, width)  # the queries of a key's group
+    scores = torch.bmm(keys, grouped.transpose(1, 2)).transpose(1, 2)  # (B H_kv, H / H_kv, S)
+    shares = (scores.view(rows, kv_heads, -1, seen) + mask).softmax(-1)
+    return torch.bmm(shares.view(len(keys), -1, seen), values).view(query.shape)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

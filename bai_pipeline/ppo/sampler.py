@@ -186,8 +186,14 @@ class _Batch:
         return (~self.alive).nonzero()[:, 0]
 
     def staying(self, replaced: int) -> Tensor:
-        """Indices of the rows that are alive and of the first `replaced` of the others."""
-        return (self.alive | ((~self.alive).cumsum(0) <= replaced)).nonzero()[:, 0]
+        """Indices of the rows that are alive and of the first `replaced` of the others: the last of them in the places
+        of those that leave, the others where they are.
+        """
+        stays = self.alive | ((~self.alive).cumsum(0) <= replaced)
+        count = int(stays.sum())
+        rows = torch.arange(count)
+        rows[~stays[:count]] = stays[count:].nonzero()[:, 0] + count
+        return rows
 
     def keep(self, rows: Tensor) -> None:
         self.prompts, self.ages = self.prompts[rows], self.ages[rows]

@@ -310,6 +310,54 @@ def test_finished_rows_that_wait_for_others_disturb_nothing(slots: int) -> None:
     assert rollout.tokens == sample_all(model, prompts, sampling, None).tokens
 
 
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 2}], ids=["one key a query", "grouped queries"])
+def test_rows_can_be_kept_in_any_order(changes: dict[str, object]) -> None:
+    model = build(**changes)
+    prompts = torch.tensor([[5, 6], [7, 8], [9, 10], [11, 12]])
+    kept, new = torch.tensor([0, 3, 1]), torch.tensor([3, 4, 5])
+    logits = []
+    for decoder in (OlmoeDecoder(model, 8), HuggingFaceDecoder(model)):
+        with torch.inference_mode():
+            decoder.prefill(prompts, torch.tensor([[True, True], [False, True], [True, True], [False, True]]))
+            decoder.keep(kept)
+            logits.append(decoder.step(new))
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
+
+
+def test_no_more_rows_change_their_places_than_leave() -> None:
+    kept: list[tuple[int, int, int]] = []
+
+    class Noting(OlmoeDecoder):
+        def keep(self, rows: Tensor) -> None:
+            moved = (rows != torch.arange(len(rows))).sum()
+            kept.append((len(self._lengths), len(rows), int(moved)))
+            super().keep(rows)
+
+    model = build()
+    sample(
+        model,
+        PROMPTS * 8,
+        20,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        generator=generator(),
+        decoder=Noting(model, 7 + 20),
+    )
+    assert len(kept) > 3
+    assert any(moved for _, _, moved in kept)
+    assert all(moved <= before - after for before, after, moved in kept)
+
+
+def test_experts_too_large_to_be_copied_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(**ROUTED)
+    expected = run(model, PROMPTS)
+    monkeypatch.setattr("bai_pipeline.ppo.decoders.COPIED_EXPERTS_MAX", 0)
+    rollout = run(model, PROMPTS)
+    assert rollout.tokens == expected.tokens
+    for one, two in zip(rollout.logprobs, expected.logprobs, strict=True):
+        assert one == pytest.approx(two, abs=1e-5)
+
+
 def test_columns_that_no_row_has_are_given_up() -> None:
     """A long prompt ends at once, and the rest are short."""
     model, sampling = build(), Sampling(4)
