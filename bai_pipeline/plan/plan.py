@@ -33,7 +33,7 @@ CODE_VERSIONS = {
     "merge": MERGE_VERSION,
     "actor": "1",
     "actor_checkpoints": MERGE_VERSION,
-    "ppo": "2",
+    "ppo": "3",
     "evaluate": "3",
     "ratio_table": "2",
     "paradigm_table": "2",
