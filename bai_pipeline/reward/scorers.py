@@ -27,7 +27,7 @@ from bai_pipeline.synthetic.tasks import verify
 Messages = Sequence[Mapping[str, str]]
 ScorerKind = Literal["model", "verifier", "http", "python"]
 
-BATCH = 32
+BATCH = 16
 """Responses that a reward model reads at once."""
 HTTP_TIMEOUT = 120.0
 """Seconds until a scoring service that does not answer is an error."""
