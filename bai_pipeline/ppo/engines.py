@@ -24,6 +24,7 @@ from transformers import (
 
 from bai_pipeline.errors import RewardError, TrainingError
 from bai_pipeline.loading import LANGUAGE_HEAD, SCORE_HEAD, load_model
+from bai_pipeline.loading.unpadded import read_unpadded
 from bai_pipeline.ppo.ranks import Ranks
 from bai_pipeline.reward.model import load_reward_model, token_scores
 from bai_pipeline.settings import PpoSettings
@@ -71,9 +72,9 @@ class Critic(nn.Module):
         self.offset = 0.0
         """Added to every value (critic calibration); part of the run's state, not of the model's weights."""
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, T) tokens, padded on the right -> (B, T) values in float32."""
-        return token_scores(self.model, input_ids, torch.ones_like(input_ids)) + self.offset
+    def forward(self, input_ids: Tensor, **reading: Any) -> Tensor:
+        """(B, T) tokens, `unpadded` or padded on the right -> (B, T) values in float32."""
+        return token_scores(self.model, input_ids, **reading) + self.offset
 
 
 def load_actor(path: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -82,7 +83,7 @@ def load_actor(path: Path, dtype: torch.dtype) -> PreTrainedModel:
     Raises:
         CheckpointError: the tensors in `path` are not exactly the model's.
     """
-    return _with_grouped_experts(load_model(AutoModelForCausalLM, path, dtype=dtype))
+    return read_unpadded(_with_grouped_experts(load_model(AutoModelForCausalLM, path, dtype=dtype)))
 
 
 def load_critic(path: Path, actor: Path, dtype: torch.dtype) -> Critic:
@@ -107,7 +108,7 @@ def load_critic(path: Path, actor: Path, dtype: torch.dtype) -> Critic:
             f"the critic cannot start from {path}: its tokenizer ({len(theirs)} tokens) is not that of the actor "
             f"{actor} ({len(ours)} tokens); set critic_init: policy"
         )
-    return Critic(_with_grouped_experts(model.to(dtype)))  # type: ignore[arg-type]
+    return Critic(read_unpadded(_with_grouped_experts(model.to(dtype))))  # type: ignore[arg-type]
 
 
 def _zero_critic(policy: Path) -> PreTrainedModel:

@@ -2,16 +2,17 @@
 
 B sequences of prompt and response, L tokens of the longest, T = L − 1. Entry t of a (B, T) tensor speaks about token
 t + 1: its log-probability comes from the logits at t, and the value of the state before it is the critic's output at t.
-Under a causal model the padding on the right is seen by no token, so no attention mask is needed.
+Models read the rows without their padding (see `loading.unpadded`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
+from bai_pipeline.loading.unpadded import unpadded
 from bai_pipeline.ppo.ranks import Ranks
 
 
@@ -56,6 +57,22 @@ class Experience:
         positions = torch.arange(self.mask.shape[1], device=self.mask.device)
         return positions < self.lengths[:, None] - 1
 
+    def reading(self) -> dict[str, Any]:
+        """What a model is called with: N tokens, `inputs` without padding."""
+        return unpadded(self.inputs, (self.lengths - 1).tolist())
+
+    def responding(self) -> Tensor:
+        """(1, N): True where a model that reads `reading` speaks about a token of a response."""
+        return self.mask[self.real][None]
+
+    def of_reading(self, values: Tensor) -> Tensor:
+        """What a model said, (1, N) -> (B, T), 0 on padding; the gradient flows through it."""
+        return values.new_zeros(self.mask.shape).masked_scatter(self.real, values)
+
+    def of_responses(self, values: Tensor) -> Tensor:
+        """Values of the tokens of all responses, row by row -> (B, T), 0 elsewhere; the gradient flows through it."""
+        return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values)
+
     def rows(self, indices: Tensor) -> "Experience":
         """The given rows, trimmed to the longest of them."""
         lengths = self.lengths[indices]
@@ -67,15 +84,14 @@ class Experience:
         """The same rollouts with what is known of their tokens by now."""
         return replace(self, **entries)
 
-    def compute(self, function: Callable[["Experience"], Tensor], chunk: int, ranks: Ranks) -> Tensor:
-        """`function` of all rows: (B, T), 0 beyond a chunk's longest row.
+    def compute(self, function: Callable[["Experience"], Tensor], chunk: int | None, ranks: Ranks) -> Tensor:
+        """`function` of all rows: (B, T), 0 beyond a part's longest row.
 
-        The ranks share the rows; each takes `chunk` rows of similar length at a time.
+        The ranks share the rows; each takes about `chunk` at a time (see `micro_batches`).
         """
         result = torch.zeros_like(self.sample_logprobs)
-        share = self.lengths.argsort(stable=True)[ranks.rank :: ranks.size]
         with torch.no_grad():
-            for indices in torch.split(share, chunk):
+            for indices in self._parts(chunk, ranks):
                 part = self.rows(indices)
                 result[indices, : part.mask.shape[1]] = function(part)
         return ranks.sum(result)
@@ -86,9 +102,24 @@ class Experience:
             yield self.rows(indices)
 
     def micro_batches(self, size: int | None, ranks: Ranks) -> list["Experience"]:
-        """This rank's share of the rows, `size` of similar length at a time; as many micro-batches on every rank."""
-        share = self.lengths.argsort(stable=True)[ranks.rank :: ranks.size]
-        return [self.rows(indices) for indices in torch.split(share, size or len(share))]
+        """This rank's share of the rows in few micro-batches: none has more tokens than `size` rows of the longest.
+
+        Every rank has as many, which all ranks know because all hold the whole batch. None: one micro-batch.
+        """
+        return [self.rows(indices) for indices in self._parts(size, ranks)]
+
+    def _parts(self, size: int | None, ranks: Ranks) -> list[Tensor]:
+        """Rows of this rank's micro-batches; each is of short and long rows, so that they differ little in tokens."""
+        lengths = self.lengths.tolist()
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        count, limit = 1, (size or len(order)) * max(lengths)
+        while any(
+            sum(lengths[row] for row in order[first :: ranks.size * count]) > limit
+            for first in range(ranks.size * count)
+        ):
+            count += 1
+        own = order[ranks.rank :: ranks.size]
+        return [torch.tensor(own[part::count], device=self.tokens.device) for part in range(count)]
 
 
 _ENTRIES: Final = tuple(field.name for field in fields(Experience) if field.name not in ("tokens", "lengths"))

@@ -259,7 +259,7 @@ class PpoTrainer:
         """Rollouts with values, advantages and returns; and the readings that are taken before the update."""
         settings, mask, ranks = self._settings, batch.mask, self.ranks
         chunk = self._parallelism.micro_batch_size or settings.mini_batch_size // ranks.size
-        values = batch.compute(lambda part: self.critic(part.inputs), chunk, ranks)
+        values = batch.compute(lambda part: part.of_reading(self.critic(**part.reading())), chunk, ranks)
         readings: dict[str, float | None] = {}
         if self.reference is not None:
             batch = batch.with_entries(ref_logprobs=batch.compute(self._ref_logprobs, chunk, ranks))
@@ -311,8 +311,9 @@ class PpoTrainer:
         return self._logprobs(self.policy, batch)
 
     def _logprobs(self, model: nn.Module, batch: Experience) -> Tensor:
-        logits = model(input_ids=batch.inputs, use_cache=False).logits.float()
-        return ppo_math.token_logprobs(logits, batch.targets, temperature=self._settings.temperature)
+        logits = model(**batch.reading(), logits_to_keep=batch.responding()).logits.float()
+        tokens = batch.targets[batch.mask]
+        return batch.of_responses(ppo_math.token_logprobs(logits, tokens, temperature=self._settings.temperature))
 
     def _adapt_kl(self, readings: dict[str, float | None], tokens: int) -> None:
         """Move the coefficient by how far the KL per response, of `tokens` tokens in all, is from its target."""

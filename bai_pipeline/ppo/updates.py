@@ -87,16 +87,17 @@ class Updater:
 
     def _forward(self, micro: Experience) -> Any:
         options = {"output_router_logits": True} if self._routed else {}
-        return self.actor(input_ids=micro.inputs, use_cache=False, **options)
+        return self.actor(**micro.reading(), logits_to_keep=micro.responding(), **options)
 
     def _policy_loss(
         self, batch: Experience, micro: Experience, output: Any, kl_coef: float
     ) -> tuple[Tensor, dict[str, float]]:
         """This micro-batch's part of the loss, and of the mini-batch's means."""
         settings, mask = self.settings, micro.mask
-        logprobs, entropy = ppo_math.logprobs_and_entropy(
-            output.logits.float(), micro.targets, temperature=settings.temperature
+        of_responses = ppo_math.logprobs_and_entropy(
+            output.logits.float(), micro.targets[mask], temperature=settings.temperature
         )
+        logprobs, entropy = map(micro.of_responses, of_responses)
         correction = None
         if settings.importance_cap is not None:
             correction = ppo_math.importance_weights(
@@ -142,9 +143,9 @@ class Updater:
 
         The loss is that of a micro-batch over all ranks: a mean over micro-batches, as accumulation always makes it.
         """
-        shape = (*micro.inputs.shape, -1)
-        logits = torch.stack([layer.view(shape) for layer in output.router_logits])
-        counts, probabilities = ppo_math.router_statistics(logits, micro.real, top_k=self._top_k)
+        logits = torch.stack(output.router_logits)[:, None]  # (layers, 1, N, E): no token of a reading is padding
+        everything = torch.ones_like(logits[0, ..., 0], dtype=torch.bool)
+        counts, probabilities = ppo_math.router_statistics(logits, everything, top_k=self._top_k)
         statistics = torch.stack([counts.to(probabilities.dtype), probabilities.detach()])
         if not self.settings.router_aux_coef:
             return torch.zeros((), device=logits.device), statistics
@@ -157,7 +158,7 @@ class Updater:
         micro_batches = batch.micro_batches(self.micro_batch_size, self.ranks)
         total = 0.0
         for number, micro in enumerate(micro_batches):
-            values = self.critic(micro.inputs)
+            values = micro.of_reading(self.critic(**micro.reading()))
             terms = ppo_math.value_terms(
                 values, micro.values, micro.returns, micro.mask, value_clip=self.settings.value_clip_range
             )

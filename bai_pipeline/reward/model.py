@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens.
 import json
 import math
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,9 +79,11 @@ def load_reward_model(path: Path) -> PreTrainedModel:
     return model
 
 
-def raw_token_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def raw_token_scores(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None, **reading: Any
+) -> Tensor:
     """The head's output at every token, in float32: (B, T)."""
-    outputs = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    outputs = model.base_model(input_ids=input_ids, attention_mask=attention_mask, **{"use_cache": False, **reading})
     head = cast(nn.Linear, model.score)
     return cast(Tensor, head(outputs.last_hidden_state)).squeeze(-1).float()
 
@@ -92,21 +94,24 @@ def at_last_token(values: Tensor, attention_mask: Tensor) -> Tensor:
     return values.gather(1, positions.argmax(1, keepdim=True)).squeeze(1)
 
 
-def token_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def token_scores(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor | None = None, **reading: Any
+) -> Tensor:
     """Normalised score of every prefix, (raw - score_shift) / score_scale.
 
     The entry at a response's last token is the response's score; as a critic, the entry at token t is the value of
     the state after t. Entries on padding are meaningless.
 
     Args:
-        input_ids, attention_mask: (B, T); padding on either side.
+        input_ids, attention_mask: (B, T); padding on either side. None: all tokens are attended to.
+        reading: the rest of what `loading.unpadded` gives.
 
     Returns:
         (B, T), float32.
     """
     shift = float(getattr(model.config, "score_shift", 0.0))
     scale = float(getattr(model.config, "score_scale", 1.0))
-    return (raw_token_scores(model, input_ids, attention_mask) - shift) / scale
+    return (raw_token_scores(model, input_ids, attention_mask, **reading) - shift) / scale
 
 
 def _is_finite(value: object) -> bool:

@@ -9,23 +9,25 @@ import math
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bai_pipeline.errors import RewardError
 from bai_pipeline.loading import load_tokenizer
+from bai_pipeline.loading.unpadded import read_unpadded, unpadded
 from bai_pipeline.quiet import quiet_transformers
-from bai_pipeline.reward.model import at_last_token, load_reward_model, token_scores
-from bai_pipeline.sft.examples import attention_mask, encode_prompt, pad_right
+from bai_pipeline.reward.model import load_reward_model, token_scores
+from bai_pipeline.sft.examples import encode_prompt, pad_right
 from bai_pipeline.synthetic.tasks import verify
 
 Messages = Sequence[Mapping[str, str]]
 ScorerKind = Literal["model", "verifier", "http", "python"]
 
-BATCH = 32
+BATCH = 16
 """Responses that a reward model reads at once."""
 HTTP_TIMEOUT = 120.0
 """Seconds until a scoring service that does not answer is an error."""
@@ -59,7 +61,7 @@ class RewardModelScorer:
     """Normalised scores of a reward model at the last token of each response."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._model = model
+        self._model = read_unpadded(model)
         self._tokenizer = tokenizer
 
     @classmethod
@@ -86,12 +88,11 @@ class RewardModelScorer:
         for start in range(0, len(by_length), BATCH):
             chosen = by_length[start : start + BATCH]
             batch = [sequences[index] for index in chosen]
-            mask = attention_mask(batch).to(self._model.device)
-            ids = pad_right(batch, cast(int, self._tokenizer.pad_token_id)).to(self._model.device)
-            for index, score in zip(
-                chosen, at_last_token(token_scores(self._model, ids, mask), mask).tolist(), strict=True
-            ):
-                scores[index] = score
+            lengths = [len(sequence) for sequence in batch]
+            ids = pad_right(batch, 0).to(self._model.device)
+            values = token_scores(self._model, **unpadded(ids, lengths))[0].cpu()
+            for index, end in zip(chosen, accumulate(lengths), strict=True):
+                scores[index] = float(values[end - 1])
         return _checked(scores, len(responses), "the reward model")
 
     def _encode(self, prompt: Messages, response: str, truncated: bool) -> list[int]:

@@ -21,7 +21,7 @@ from bai_pipeline.sizing.footprint import ALWAYS, ELEMENT_BYTES, TRAINING, Dtype
 from bai_pipeline.sizing.shape import Head, ModelShape
 from bai_pipeline.sizing.zero import Stage, Trained, Zero, training_buffers, training_states
 
-SCORED_AT_ONCE: Final = 32
+SCORED_AT_ONCE: Final = 16
 """Responses that the reward model reads at a time (`BATCH` in bai_pipeline/reward/scorers.py)."""
 
 EXPERIENCE_BYTES: Final = 37
