@@ -103,6 +103,7 @@ def test_a_run_leaves_tables_and_policies(run: Run, tmp_path: Path, settings: Pp
         "policies": {"2": "policies/step-000002", "3": "policies/step-000003"},
         "critics": {"2": "critics/step-000002", "3": "critics/step-000003"},
         "best_step": 3,
+        "stopped": None,
     }
     steps, responses = table(out, "steps"), table(out, "responses")
     assert list(steps[0]) == steps_schema(accuracy=True, reference=True, routed=True).names
