@@ -58,12 +58,12 @@ def materialize(
     made_beside = [done.pop(key).result for key in beside]
     results = [finished.result for finished in done.values()]
     metadata: dict[str, object] = {} if alpha is None else {"alpha": float(alpha)}
-    metadata |= {**readings(done), **_provenance(done, plan.store)}
+    metadata |= {**readings(done), **provenance(done, plan.store)}
     if show is not None:
         metadata |= show(plan.store.path(results[0].object))
     return dg.MaterializeResult(
         metadata=metadata,  # type: ignore[arg-type]
-        data_version=dg.DataVersion(_data_version(results)),
+        data_version=dg.DataVersion(data_version(results)),
         check_results=list(_checks(context, [*made_beside, *results])),
     )
 
@@ -136,39 +136,47 @@ def _record(key: RefKey, values: Mapping[str, float | int | str]) -> dg.TableRec
     return dg.TableRecord({"ref": str(key), **values})
 
 
-def _provenance(done: Mapping[RefKey, Finished], store: Store) -> Metadata:
+def provenance(done: Mapping[RefKey, Finished], store: Store) -> Metadata:
+    """Which jobs made it, and where it lies."""
     records = [
         _record(key, {"job": result.job, "object": result.object, "reused": reused})
         for key, (result, reused) in done.items()
     ]
-    provenance: dict[str, dg.MetadataValue | float | int | str] = {"jobs": dg.MetadataValue.table(records)}
-    provenance["reused"] = str(all(finished.reused for finished in done.values())).lower()
+    found: dict[str, dg.MetadataValue | float | int | str] = {"jobs": dg.MetadataValue.table(records)}
+    found["reused"] = str(all(finished.reused for finished in done.values())).lower()
     if len(done) == 1:
         (only,) = done.values()
-        provenance["path"] = dg.MetadataValue.path(store.path(only.result.object))
-        provenance["job"] = only.result.job
-        provenance["object"] = only.result.object
-    return provenance
+        found["path"] = dg.MetadataValue.path(store.path(only.result.object))
+        found["job"] = only.result.job
+        found["object"] = only.result.object
+    return found
 
 
-def _data_version(results: Sequence[JobResult]) -> str:
+def data_version(results: Sequence[JobResult]) -> str:
     """The object's digest; of several objects, a digest over theirs."""
     if len(results) == 1:
         return results[0].digest
     return hashlib.sha256(" ".join(result.digest for result in results).encode()).hexdigest()[:32]
 
 
-def _checks(context: dg.AssetExecutionContext, results: Sequence[JobResult]) -> Iterator[dg.AssetCheckResult]:
-    """The outcomes of the asset's own checks, which its jobs made; of one that several made, the first that failed."""
-    wanted = {key.name for key in context.selected_asset_check_keys}
+def outcomes(results: Sequence[JobResult]) -> dict[str, CheckOutcome]:
+    """The checks that jobs made, by name; of one that several made, the first that failed."""
     found: dict[str, CheckOutcome] = {}
-    for check in (check for result in results for check in result.checks if check.name in wanted):
+    for check in (check for result in results for check in result.checks):
         if check.name not in found or (found[check.name].passed and not check.passed):
             found[check.name] = check
-    for name, check in found.items():
-        yield dg.AssetCheckResult(
-            passed=check.passed,
-            check_name=name,
-            metadata=dict(check.metadata),
-            severity=dg.AssetCheckSeverity.WARN if check.severity == "warn" else dg.AssetCheckSeverity.ERROR,
-        )
+    return found
+
+
+def severity(check: CheckOutcome) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.WARN if check.severity == "warn" else dg.AssetCheckSeverity.ERROR
+
+
+def _checks(context: dg.AssetExecutionContext, results: Sequence[JobResult]) -> Iterator[dg.AssetCheckResult]:
+    """The outcomes of the asset's own checks, which its jobs made."""
+    wanted = {key.name for key in context.selected_asset_check_keys}
+    for name, check in outcomes(results).items():
+        if name in wanted:
+            yield dg.AssetCheckResult(
+                passed=check.passed, check_name=name, metadata=dict(check.metadata), severity=severity(check)
+            )

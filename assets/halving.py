@@ -2,7 +2,7 @@
 
 A rung trains the same PPO jobs as `ppo_run`, with a smaller `until_step`; the next one continues them from their
 checkpoints. So a survivor ends as the very run that the full grid would have made, and a dropped alpha can be continued
-later by materializing its partition of `ppo_run`.
+later by materializing its partition of `ppo_run`. What PPO starts from is not made here: it is to be there.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,22 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.execution import crashes_are_retried, refusals_are_final
+from assets.execution import (
+    crashes_are_retried,
+    data_version,
+    outcomes,
+    provenance,
+    readings,
+    refusals_are_final,
+    severity,
+)
 from assets.graph import POOL, Graph
+from assets.rlhf import SHARED
 from bai_pipeline.dynamics.ladder import Rung, rungs
+from bai_pipeline.errors import StoreError
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import Ref, RefKey
-from resources import ComputeResource, StudyResource
+from resources import Compute, ComputeResource, Finished, StudyResource
 
 NAME = "successive_halving"
 
@@ -30,9 +40,12 @@ def halving_job(graph: Graph) -> dg.JobDefinition:
     study = graph.study
     ladder = rungs(study.alphas, study.until_step, study.halving)
 
-    @dg.op(out=dg.DynamicOut(str), description="Every alpha of the study.")
-    def all_alphas() -> Iterator[dg.DynamicOutput[str]]:
-        yield from _outputs(list(study.alphas))
+    @dg.op(out=dg.DynamicOut(str), description="Every alpha of the study, if what PPO starts from is there.")
+    def all_alphas(study: StudyResource) -> Iterator[dg.DynamicOutput[str]]:
+        with refusals_are_final():
+            plan = study.plan()
+            _require_upstream(plan)
+        yield from _outputs(list(plan.study.alphas))
 
     @dg.graph(name=NAME, description=__doc__)
     def successive_halving() -> None:
@@ -57,17 +70,10 @@ def _train(number: int, rung: Rung) -> dg.OpDefinition:
     def train(context: dg.OpExecutionContext, alpha: str, study: StudyResource, compute: ComputeResource) -> str:
         with refusals_are_final():
             plan = study.plan()
-            name = plan.study.name
-            for key in (RefKey(name, "bai_actor", alpha), *plan.keys("ppo_run", alpha)):
-                spec = plan.spec(key)
-                if key.asset == "ppo_run":
-                    spec = replace(spec, execution=replace(spec.execution, until_step=until))
-                with crashes_are_retried(context):
-                    result = compute.run(context, spec, plan.store).result
-                plan.store.write_ref(key, Ref(result.object, result.digest, spec.identity, dict(spec.inputs)))
-        context.log_event(
-            dg.AssetMaterialization("ppo_run", partition=alpha, metadata={"until_step": until, "rung": number})
-        )
+            for asset in ("bai_actor", "ppo_run"):
+                keys = [*plan.beside(asset), *plan.keys(asset, alpha)]
+                done = {key: _run(context, plan, key, compute, until) for key in keys}
+                _record(context, plan, asset, alpha, done, number)
         return alpha
 
     return train
@@ -105,14 +111,70 @@ def _conclude() -> dg.OpDefinition:
         with refusals_are_final():
             plan = study.plan()
             key = RefKey(plan.study.name, NAME)
-            spec = plan.spec(key)
-            result = compute.run(context, spec, plan.store).result
-            plan.store.write_ref(key, Ref(result.object, result.digest, spec.identity, dict(spec.inputs)))
-            page = plan.store.path(result.object) / "halving.md"
-        metadata = {"halving": dg.MetadataValue.md(page.read_text(encoding="utf-8")), **result.metadata}
+            done = {key: _run(context, plan, key, compute)}
+            page = plan.store.path(done[key].result.object) / "halving.md"
+        metadata = {
+            "halving": dg.MetadataValue.md(page.read_text(encoding="utf-8")),
+            **readings(done),
+            **provenance(done, plan.store),
+        }
         context.log_event(dg.AssetMaterialization(NAME, metadata=metadata))
 
     return conclude
+
+
+def _require_upstream(plan: Plan) -> None:
+    """Raise StoreError with all that PPO starts from and that was never made."""
+    models = ("base_model", *(f"{role}_sft" for role in plan.study.sft), "merge_weights")
+    needed = [RefKey(plan.study.name, name) for name in (*models, *SHARED) if name in plan.assets]
+    absent = [key.asset for key in needed if plan.store.read_ref(key) is None]
+    if absent:
+        selection = ",".join(f"*{name}" for name in ("bai_actor", *SHARED) if name in plan.assets)
+        raise StoreError(
+            f"{', '.join(absent)} of study {plan.study.name!r} have not been materialized, and every run starts from "
+            "them; make them first: dagster asset materialize -m assets.definitions "
+            f"--select '{selection}' --partition {plan.study.alphas[0]}"
+        )
+
+
+def _run(
+    context: dg.OpExecutionContext, plan: Plan, key: RefKey, compute: Compute, until_step: int | None = None
+) -> Finished:
+    """Run the job of a ref, PPO to `until_step` at most, and have the ref name what it made."""
+    spec = plan.spec(key)
+    if spec.kind == "ppo":
+        spec = replace(spec, execution=replace(spec.execution, until_step=until_step))
+    with crashes_are_retried(context):
+        finished = compute.run(context, spec, plan.store)
+    result = finished.result
+    plan.store.write_ref(key, Ref(result.object, result.digest, spec.identity, dict(spec.inputs)))
+    return finished
+
+
+def _record(
+    context: dg.OpExecutionContext, plan: Plan, asset: str, alpha: str, done: dict[RefKey, Finished], rung: int
+) -> None:
+    """Tell Dagster of a partition what its own materialization would tell, and the rung."""
+    own = {key: finished for key, finished in done.items() if key.asset == asset}
+    context.log_event(
+        dg.AssetMaterialization(
+            asset,
+            partition=alpha,
+            metadata={"alpha": float(alpha), "rung": rung, **readings(own), **provenance(own, plan.store)},
+            tags={"dagster/data_version": data_version([finished.result for finished in own.values()])},
+        )
+    )
+    for name, check in outcomes([finished.result for finished in done.values()]).items():
+        context.log_event(
+            dg.AssetCheckEvaluation(  # type: ignore[arg-type]  # taken, though its annotation does not say so
+                asset_key=dg.AssetKey(asset),
+                check_name=name,
+                passed=check.passed,
+                metadata=dict(check.metadata),
+                severity=severity(check),
+                partition=alpha,
+            )
+        )
 
 
 def _runs(plan: Plan) -> dict[str, Path]:

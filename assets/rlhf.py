@@ -6,16 +6,17 @@ from assets.execution import Materialized, materialize
 from assets.graph import Graph
 from resources import ComputeResource, StudyResource
 
-_CHECKS = {"no_length_collapse": "The mean response length has not collapsed, as far as the run can tell."}
+CHECKS = {"no_length_collapse": "The mean response length has not collapsed, as far as the run can tell."}
+"""Made inside the PPO job."""
+SHARED = ("prompts", "reward_model", "critic_model")
+"""What a run needs besides its actor, as far as the study has it."""
 
 
 def rlhf_assets(graph: Graph) -> list[dg.AssetsDefinition]:
-    shared = ("prompts", "reward_model", "critic_model")
-
     @dg.asset(
         partitions_def=graph.alphas,
-        deps=graph.deps("bai_actor", *shared),
-        check_specs=graph.job_checks("ppo_run", **_CHECKS),
+        deps=graph.deps("bai_actor", *SHARED),
+        check_specs=graph.job_checks("ppo_run", **CHECKS),
         **graph.options("rlhf", "ppo", "pytorch"),
     )
     def ppo_run(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:
@@ -23,15 +24,15 @@ def rlhf_assets(graph: Graph) -> list[dg.AssetsDefinition]:
         return materialize(context, study, compute)
 
     roles = {"paradigm_1_run": graph.study.paradigm_1, "paradigm_3_run": graph.study.paradigm_3}
-    return [*(_baseline(graph, name, role, shared) for name, role in roles.items() if role), ppo_run]
+    return [*(_baseline(graph, name, role) for name, role in roles.items() if role), ppo_run]
 
 
-def _baseline(graph: Graph, name: str, role: str, shared: tuple[str, ...]) -> dg.AssetsDefinition:
+def _baseline(graph: Graph, name: str, role: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
         description=f"Baseline: PPO from {role}_sft itself, without merging.",
-        deps=graph.deps(f"{role}_sft", *shared),
-        check_specs=graph.job_checks(name, **_CHECKS),
+        deps=graph.deps(f"{role}_sft", *SHARED),
+        check_specs=graph.job_checks(name, **CHECKS),
         **graph.options("rlhf", "ppo", "pytorch"),
     )
     def paradigm_run(context: dg.AssetExecutionContext, study: StudyResource, compute: ComputeResource) -> Materialized:

@@ -4,12 +4,14 @@ Decisions are a function of the runs alone, each read up to its rung, so the job
 """
 
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bai_pipeline.dynamics_settings import DynamicsSettings, HalvingSettings
 from bai_pipeline.jobs.context import JobContext, Outcome
 from bai_pipeline.jobs.dynamics import runs_of
+from bai_pipeline.plan.runs import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,14 +96,14 @@ def halving(job: JobContext) -> Outcome:
     advice.goals.to_parquet(job.out / "goals.parquet", index=False)
     text = [
         f"Successive halving spent {spent.spent} of the full grid's {spent.full_grid} PPO steps ({spent.share:.0%}).",
-        plain_markdown(log[["until_step", "alpha", "decision", "reason"]]),
+        *(_told(frame, rules.goal) for frame in decided),
         advice.to_text(),
     ]
-    if all(_last_step(path) + 1 >= last for path in runs.values()):
+    if all(_is_complete(path, last) for path in runs.values()):
         full = recommend(*up_to(last, runs, dynamics), alphas=alphas, settings=dynamics)
         beside = compare(advice, full)
         beside.to_csv(job.out / "beside_the_full_grid.csv", index=False)
-        text += ["The full grid was trained as well; its advice beside halving's:", plain_markdown(beside)]
+        text += [_BESIDE, plain_markdown(_readable(beside))]
     (job.out / "halving.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return Outcome({"steps_spent": spent.spent, "steps_of_the_full_grid": spent.full_grid, "share": spent.share})
 
@@ -110,7 +112,50 @@ def _of(runs: Mapping[str, Path], alphas: list[str]) -> dict[str, Path]:
     return {name: path for name, path in runs.items() if name.split("/")[0] in alphas}
 
 
-def _last_step(path: Path) -> int:
+def _told(decision: "pd.DataFrame", goal: str) -> str:
+    """What was decided after a rung, as a list."""
+    step, left = decision["until_step"].iloc[0], len(continuing(decision))
+    lines = [f"After step {step}, {left} of {len(decision)} go on (means over runs, 95% bands in brackets):", ""]
+    for row in decision.to_dict("records"):
+        verb = "goes on" if row["decision"] == "continue" else "is dropped"
+        number = _banded(row["value"], row["low"], row["high"])
+        lines.append(f"- **alpha {row['alpha']}** {verb}: {goal} {number}. {row['reason']}")
+    return "\n".join(lines)
+
+
+_BESIDE = (
+    "The full grid was trained as well. The advice of both, bands in brackets (tied: the full grid does not tell "
+    "halving's choice from its own best):"
+)
+
+
+def _readable(beside: "pd.DataFrame") -> "pd.DataFrame":
+    """`dynamics.halving.compare` with an alpha and its number in one cell."""
     import pandas as pd
 
-    return int(pd.read_parquet(path / "steps", columns=["step"])["step"].max())
+    def cell(row: Mapping[Any, Any], side: str) -> str:
+        if not isinstance(row[side], str):
+            return "–"
+        return f"alpha {row[side]}: " + _banded(*(row[f"{side}_{name}"] for name in ("value", "low", "high")))
+
+    rows = [
+        {
+            "goal": row["goal"],
+            "unit": row["unit"],
+            "successive halving": cell(row, "halving"),
+            "full grid": cell(row, "full"),
+            "agreement": row["agreement"],
+        }
+        for row in beside.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def _banded(value: float, low: float, high: float) -> str:
+    return f"{value:.3g}" if isnan(low) else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _is_complete(run: Path, last: int) -> bool:
+    """Whether a run came to its last step, or was stopped for a collapse: it gets no further."""
+    record = RunRecord.read(run)
+    return record.stopped is not None or record.until_step >= last

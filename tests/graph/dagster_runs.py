@@ -1,5 +1,6 @@
 """Dagster runs of a study in this process."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import dagster as dg
 
 from assets.definitions import build_definitions
+from bai_pipeline.jobs.runner import run_job
+from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources import LocalCompute, LocalSettings
+from resources import Compute, Context, LocalCompute, LocalSettings
 
 
 def definitions_of(study: Path, store: Store) -> dg.Definitions:
@@ -28,6 +31,26 @@ def run_of(
             instance=instance,
             raise_on_error=False,
         )
+
+
+class InThisProcess(Compute):
+    """Jobs in the process of the test, which has imported what they need."""
+
+    def __init__(self) -> None:
+        self.settings = LocalSettings()
+        self.launched: list[JobSpec] = []
+
+    def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
+        self.launched.append(spec)
+        run_job(spec, store, logging.getLogger("in this process"))
+
+
+def successive_halving(study: Path, store: Store) -> tuple[dg.ExecuteInProcessResult, list[JobSpec]]:
+    """A run of the job of that name, and the jobs that it launched; a failure is in the result."""
+    compute = InThisProcess()
+    job = build_definitions(str(study), str(store.root), compute).resolve_job_def("successive_halving")
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(instance=instance, raise_on_error=False), compute.launched
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
