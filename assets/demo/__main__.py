@@ -57,7 +57,7 @@ def main() -> int:
     prepare_instance()
     started = time.monotonic()
     try:
-        materialize(plan, console)
+        took = materialize(plan, console)
     except DemoFailure as failure:
         tail = failure.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
         console.print("\n".join(tail), markup=False)
@@ -68,7 +68,8 @@ def main() -> int:
         return 130
     show(plan, console)
     console.print("Where the time of the jobs went (two at a time):", *Progress(plan).spent(), sep="\n  ")
-    console.print(f"Study {study.name}: done in {duration(time.monotonic() - started)}.")
+    parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items())
+    console.print(f"Study {study.name}: done in {duration(time.monotonic() - started)}: {parts}.")
     return 0
 
 
@@ -80,8 +81,11 @@ def prepare_instance() -> None:
         shutil.copyfile(_REPOSITORY / "deploy" / "dagster.yaml", home / "dagster.yaml")
 
 
-def materialize(plan: Plan, console: Console, *, tables: bool = True) -> None:
+def materialize(plan: Plan, console: Console, *, tables: bool = True) -> dict[str, float]:
     """Run all waves; without `tables` all but the last.
+
+    Returns:
+        Seconds of wall time that each wave took; the start of the workers is in the first.
 
     Raises:
         DemoFailure: a run failed; the others were ended.
@@ -90,13 +94,16 @@ def materialize(plan: Plan, console: Console, *, tables: bool = True) -> None:
     for which in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored, as `&` does
         signal.signal(which, signal.default_int_handler)
     logs = Path(os.environ["DAGSTER_HOME"]) / "demo"
-    last = WAVES if tables else WAVES - 1
+    names = WAVES if tables else WAVES[:-1]
+    took: dict[str, float] = {}
+    started = time.monotonic()
     workers = [Worker(logs / f"worker-{number}.log") for number in range(AT_A_TIME)]
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            for number in range(last):
-                due = waves(plan)[number:last]
+            for number, name in enumerate(names):
+                due = waves(plan)[number : len(names)]
                 run_wave(due[0], [task for wave in due[1:] for task in wave], workers, Progress(plan), live)
+                took[name] = time.monotonic() - started - sum(took.values())
     except BaseException:
         for worker in workers:
             worker.interrupt()
@@ -104,6 +111,7 @@ def materialize(plan: Plan, console: Console, *, tables: bool = True) -> None:
     finally:
         for worker in workers:
             worker.close()
+    return took
 
 
 def run_wave(wave: list[Task], later: list[Task], workers: list[Worker], progress: Progress, live: Live) -> None:

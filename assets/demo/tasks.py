@@ -9,7 +9,7 @@ from bai_pipeline.store import RefKey
 PER_ALPHA = ("bai_actor", "ppo_run", "training_dynamics", "benchmark_scores")
 BASELINES = ("paradigm_1_run", "paradigm_3_run", "paradigm_dynamics", "paradigm_scores")
 TABLES = ("ratio_table", "paradigm_table", "case_studies", "ratio_recommendation", "dynamics_figures", "report")
-WAVES = 3
+WAVES = ("models", "runs and scores", "tables and report")
 
 
 @dataclass(frozen=True)
