@@ -86,6 +86,21 @@ def test_the_demo_says_where_the_time_of_its_jobs_went(smoke: Plan) -> None:
     )
 
 
+def test_the_demo_makes_what_is_stale_and_says_how_long_each_part_took(
+    environment: dict[str, str], copied: Store, tmp_path: Path
+) -> None:
+    plan = plan_of(tmp_path, copied, "tables: {case_studies: 2}\n")
+    stale = {str(key) for key, status in plan.status().items() if status.state != "fresh"}
+    assert "case_studies" in stale
+    assert not any("ppo_run" in name for name in stale)
+    lines = call(environment, "python", "-m", "assets.demo").splitlines()
+    parts = r"models (\d+) s, runs and scores (\d+) s, tables and report (\d+) s"
+    match = re.fullmatch(rf"Study smoke: done in .+: {parts}\.", lines[-1])
+    assert match is not None, lines[-1]
+    assert int(match[3]) > max(1, int(match[2]))
+    assert {status.state for status in plan.status().values()} == {"fresh"}
+
+
 def test_a_demo_whose_run_fails_says_which_and_why(environment: dict[str, str], copied: Store, tmp_path: Path) -> None:
     plan_of(tmp_path, copied, "evals: {benchmarks: [held_out_nothing]}\n")
     done = subprocess.run(
