@@ -67,9 +67,10 @@ def main() -> int:
         console.print("Interrupted; every run was ended. The next call goes on from here.")
         return 130
     show(plan, console)
-    console.print("Where the time of the jobs went (two at a time):", *Progress(plan).spent(), sep="\n  ")
+    jobs = Progress(plan).spent()
+    console.print("Where the time of the jobs went (two at a time):", *jobs, sep="\n  ", soft_wrap=True)
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items())
-    console.print(f"Study {study.name}: done in {duration(time.monotonic() - started)}: {parts}.")
+    console.print(f"Study {study.name}: done in {duration(time.monotonic() - started)}: {parts}.", soft_wrap=True)
     return 0
 
 
