@@ -112,9 +112,10 @@ def _conclude() -> dg.OpDefinition:
             plan = study.plan()
             key = RefKey(plan.study.name, NAME)
             done = {key: _run(context, plan, key, compute)}
-            page = plan.store.path(done[key].result.object) / "halving.md"
+            text = (plan.store.path(done[key].result.object) / "halving.md").read_text(encoding="utf-8")
+        context.log.info(text)
         metadata = {
-            "halving": dg.MetadataValue.md(page.read_text(encoding="utf-8")),
+            "halving": dg.MetadataValue.md(text),
             **readings(done),
             **provenance(done, plan.store),
         }
