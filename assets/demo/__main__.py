@@ -133,7 +133,7 @@ def run_wave(wave: list[Task], later: list[Task], workers: list[Worker], progres
         if live.console.is_terminal:
             live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif time.monotonic() - last_line >= _PLAIN_INTERVAL:
-            live.console.print(line)
+            live.console.print(line, soft_wrap=True)
             last_line = time.monotonic()
         time.sleep(_POLL)
 
