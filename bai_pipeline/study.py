@@ -154,6 +154,17 @@ class Study(Settings):
         return {role: source.weight for role, source in self.sft.items()}
 
     @property
+    def score_label(self) -> str:
+        """What a PPO score is, with its unit where that is known: models that are brought have units of their own."""
+        if self.ppo.verifier_coef:
+            return "score"
+        if self.reward.kind == "verifier":
+            return "score (right +1, wrong −1)"
+        if self.reward.kind == "model" and self.reward.train is not None:
+            return "score (reward model: sd of its scores)"
+        return "score"
+
+    @property
     def partition_keys(self) -> list[str]:
         """The grid 0.0 … 1.0 and the study's own alphas, in order of value."""
         return sorted({*GRID, *self.alphas}, key=Decimal)

@@ -6,45 +6,10 @@ from pathlib import Path
 import pytest
 
 from bai_pipeline.errors import RecipeError, StoreError
-from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import Ref, RefKey, Store
-from bai_pipeline.study import Study, load_study
-
-
-def study_of(tmp_path: Path, text: str = "") -> Study:
-    path = tmp_path / "study.yaml"
-    path.write_text("extends: smoke\nname: test\nalphas: ['0.1', '0.5']\nheadline_alpha: '0.5'\nseeds: [0, 1]\n" + text)
-    return load_study(path)
-
-
-def placeholder(spec: JobSpec, out: Path) -> None:
-    """Fill an object with as little as the plan reads of it."""
-    (out / "identity").write_text(spec.identity)
-    if spec.kind == "sft_data":
-        for role, source in spec.settings["sources"].items():
-            (out / role).mkdir()
-            (out / role / f"{role}.parquet").write_text(json.dumps([role, source]))
-    if spec.kind == "ppo":
-        step = spec.execution.evaluate_at_step
-        (out / "policy").mkdir()
-        (out / "policy" / "weights").write_text(spec.identity)
-        (out / "run.json").write_text(
-            json.dumps({"until_step": spec.execution.until_step, "policies": {step: "policy"}})
-        )
-    if spec.kind == "merge_weights":
-        weights = spec.settings["sft_weights"]
-        rows = [{"merge": merge, "sft_weights": weights} for merge in ["merged_sft", *spec.settings["alphas"]]]
-        (out / "merge_weights.json").write_text(json.dumps(rows))
-
-
-def materialize(plan: Plan, keys: list[RefKey] | None = None) -> None:
-    for key in keys or list(plan.all_keys()):
-        spec = plan.spec(key)
-        with plan.store.staging() as out:
-            placeholder(spec, out)
-            uri = plan.store.publish(spec.kind, out)
-        plan.store.write_ref(key, Ref(uri, plan.store.digest(uri), spec.identity, dict(spec.inputs)))
+from bai_pipeline.study import load_study
+from tests.placeholders import materialize, study_of
 
 
 def not_fresh(plan: Plan) -> set[str]:

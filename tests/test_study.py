@@ -144,3 +144,19 @@ def test_partition_keys_are_the_grid_and_the_studys_own_alphas_in_order(tmp_path
     assert keys[:4] == ["0.0", "0.1", "0.2", "0.25"]
     assert keys[-1] == "1.0"
     assert len(keys) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("", "score (reward model: sd of its scores)"),
+        ("reward: {kind: verifier, train: synthetic, init_from: reasoning}\n", "score (right +1, wrong −1)"),
+        ("reward: {kind: python, function: 'mine:score'}\ncritic_init: policy\n", "score"),
+        ("reward: {kind: model, path: mine}\n", "score"),
+        ("ppo: {verifier_coef: 0.5}\n", "score"),
+    ],
+)
+def test_a_score_has_a_unit_only_where_the_study_knows_it(tmp_path: Path, text: str, label: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    assert load_study(write(tmp_path, f"extends: micro\nname: mine\n{text}")).score_label == label

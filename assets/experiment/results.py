@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from assets.experiment.design import Part
+from bai_pipeline.errors import StoreError
 from bai_pipeline.plan import Plan
 from bai_pipeline.report.experiment import SettingResults
 from bai_pipeline.store import RefKey, Store
@@ -43,6 +44,7 @@ def gather(setting: str, description: str, parts: Iterable[Part], store: Store) 
         verdicts=tables["verdicts"],
         scores=tables["scores"],
         missing=tuple(missing),
+        score_label=study.score_label,
     )
 
 
@@ -54,11 +56,15 @@ def _frames(plan: Plan, chain: int, missing: list[str]) -> Iterator[tuple[str, "
         wanted = key.asset in (*_RUNS, "training_dynamics", "paradigm_dynamics", "benchmark_scores", "paradigm_scores")
         if not wanted:
             continue
-        ref = plan.store.read_ref(key)
-        if ref is None:
-            missing.append(f"chain {chain}: {key}")
+        ref, hole = plan.store.read_ref(key), plan.hole(key)
+        if ref is None or hole is not None:
+            missing.append(f"chain {chain}: {key}" + (f" ({hole})" if hole else ""))
             continue
-        path = plan.store.open(ref.object)
+        try:
+            path = plan.store.open(ref.object)
+        except StoreError as error:
+            missing.append(f"chain {chain}: {key} ({error})")
+            continue
         if key.asset in _RUNS:
             for table in _TABLES:
                 yield table, pd.read_parquet(path / table).assign(init=_init(key))

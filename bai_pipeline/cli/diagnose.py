@@ -30,6 +30,8 @@ FailOption = Annotated[
     typer.Option("--fail-on", metavar="VERDICT", help="Exit with 1 if a detector says this, such as collapsed."),
 ]
 
+_DEFAULTS = "Thresholds are the defaults, with length buckets of {width} tokens; --study takes a study's."
+
 
 def diagnose(
     files: Files,
@@ -55,6 +57,8 @@ def diagnose(
         typer.echo(json.dumps(values if len(values) > 1 else next(iter(values.values())), indent=1, allow_nan=False))
     else:
         _show(found)
+    if study is None:
+        typer.echo(_DEFAULTS.format(width=settings.bucket_width), err=True)
     said = {verdict.verdict for diagnosis in found.values() for verdict in diagnosis.verdicts.values()}
     if said & set(fail_on or ()):
         raise typer.Exit(1)

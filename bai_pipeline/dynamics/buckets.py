@@ -80,19 +80,6 @@ def step_windows(responses: Sequence[float]) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(edges)]
 
 
-def step_noise(values: Floats, scale: Floats | None = None) -> float:
-    """Standard deviation of a step's value x around a slow course, from neighbors, in units of `scale` (None: 1).
-
-        σ = 1.4826 median |x_{t+1} − x_t| / sqrt(scale_t² + scale_{t+1}²)
-
-    A trend or a few jumps hardly change it (von Neumann 1941; made robust by the median). NaN below 3 values.
-    """
-    if len(values) < 3:
-        return float("nan")
-    scale = np.ones_like(values) if scale is None else scale
-    return float(1.4826 * np.median(np.abs(np.diff(values)) / np.hypot(scale[1:], scale[:-1])))
-
-
 def finite(numbers: Mapping[str, float | int | str | bool | None]) -> dict[str, float | int | str | bool | None]:
     """Evidence with None for what is not known: NaN and infinity have no place in JSON."""
     return {name: None if isinstance(x, float) and not isfinite(x) else x for name, x in numbers.items()}

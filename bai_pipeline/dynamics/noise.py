@@ -1,4 +1,8 @@
-"""How much of a step's value is noise, as known after each step.
+"""How much of a step's value is noise.
+
+Detectors that are asked after every step need it as known after each one: `step_error`, `estimated_error`. Those that
+read a finished run in windows take one number over all of it, `step_noise`; a few jumps hardly change it, but it must
+not be used for a step of a running one, since it knows what came later.
 
 The pseudo-residual of a step is its distance from the line between its neighbors, so that a trend does not enter it
 (Gasser, Sroka & Jennen-Steinmetz 1986):
@@ -58,6 +62,19 @@ def estimated_error(y: Floats) -> tuple[Floats, Floats, Floats]:
     dof[2:] = np.maximum(1.0, _DOF_PER_RESIDUAL * known)
     error[2:3], first[2:3] = np.inf, np.inf
     return error, first, dof
+
+
+def step_noise(values: Floats, scale: Floats | None = None) -> float:
+    """Standard deviation of a step's value x around a slow course, from neighbors, in units of `scale` (None: 1).
+
+        σ = 1.4826 median |x_{t+1} − x_t| / sqrt(scale_t² + scale_{t+1}²)
+
+    A trend or a few jumps hardly change it (von Neumann 1941; made robust by the median). NaN below 3 values.
+    """
+    if len(values) < 3:
+        return float("nan")
+    scale = np.ones_like(values) if scale is None else scale
+    return float(1.4826 * np.median(np.abs(np.diff(values)) / np.hypot(scale[1:], scale[:-1])))
 
 
 def _residuals(y: Floats) -> Floats:

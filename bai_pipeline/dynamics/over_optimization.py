@@ -20,7 +20,8 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from bai_pipeline.dynamics.buckets import LOGGED_BATCH, Floats, finite, step_noise, step_windows
+from bai_pipeline.dynamics.buckets import LOGGED_BATCH, Floats, finite, step_windows
+from bai_pipeline.dynamics.noise import step_noise
 from bai_pipeline.dynamics.run_tables import RunTables
 from bai_pipeline.dynamics.verdicts import Verdict, undetermined
 from bai_pipeline.dynamics_settings import DynamicsSettings

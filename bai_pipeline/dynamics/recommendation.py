@@ -16,6 +16,7 @@ from math import exp, isnan, nan
 import pandas as pd
 
 from bai_pipeline.dynamics.next_alphas import next_alphas
+from bai_pipeline.dynamics.sentences import listed
 from bai_pipeline.dynamics.standings import Goal, Standing, stand
 from bai_pipeline.dynamics.sweeps import AVERAGE, failures, goals_of, runs_of_alphas
 from bai_pipeline.dynamics_settings import DynamicsSettings
@@ -115,13 +116,13 @@ def _resolution(standing: Standing) -> Iterable[str]:
     equal = [other for other in others if standing.means[other] == standing.means[best]]
     unresolved = [other for other in standing.tied if other not in equal]
     if equal:
-        yield f"Alpha {_join(equal)} {'is' if len(equal) == 1 else 'are'} equal to it: the first of the grid is named."
+        yield f"Alpha {listed(equal)} {'is' if len(equal) == 1 else 'are'} equal to it: the first of the grid is named."
     if not others:
         yield "It is the only alpha that can be compared."
     elif standing.units < 2:
         yield "With one seed nothing is resolved: any other alpha may be as good."
     elif unresolved:
-        yield f"It is not resolved from alpha {_join(unresolved)} {_correction(standing)}."
+        yield f"It is not resolved from alpha {listed(unresolved)} {_correction(standing)}."
     elif not equal:
         p = max(standing.p_holm[frozenset((best, other))] for other in others)
         yield f"It is better than every other alpha, p ≤ {p:.2g} {_correction(standing)}."
@@ -138,8 +139,10 @@ def _warnings(best: str, diagnosed: pd.DataFrame) -> Iterable[str]:
     failed = runs[runs["failed"] != ""]
     if len(failed):
         kinds = sorted({kind for text in failed["failed"] for kind in text.split(", ")})
-        beware = "Beware: most of its runs failed, " if 2 * len(failed) > len(runs) else "Of its runs, "
-        yield f"{beware}{len(failed)} of {len(runs)}" + (" " if "most" in beware else " failed ") + f"({_join(kinds)})."
+        counts = f"{len(failed)} of {len(runs)}"
+        most = 2 * len(failed) > len(runs)
+        beware = f"Beware: most of its runs failed, {counts}" if most else f"Of its runs, {counts} failed"
+        yield f"{beware} ({listed(kinds)})."
 
 
 def _remarks(standing: Standing, best: str) -> Iterable[str]:
@@ -173,9 +176,4 @@ def _left_out(goal: Goal) -> str:
     by_reason: dict[str, list[str]] = {}
     for alpha, reason in goal.left_out.items():
         by_reason.setdefault(reason, []).append(alpha)
-    return "; ".join(f"alpha {_join(alphas)} ({reason})" for reason, alphas in by_reason.items())
-
-
-def _join(parts: Sequence[str]) -> str:
-    *head, last = parts
-    return f"{', '.join(head)} and {last}" if head else last
+    return "; ".join(f"alpha {listed(alphas)} ({reason})" for reason, alphas in by_reason.items())

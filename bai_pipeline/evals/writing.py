@@ -32,7 +32,7 @@ def to_markdown(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) ->
     """
     label = table.columns[0]
     names = [*measured_benchmarks(table), AVERAGE]
-    best = {} if comparisons is None else _best(table, comparisons)
+    best = {} if comparisons is None else best_labels(table, comparisons)
     header = [label, "seeds", *names, "note"]
     body = [
         [
@@ -44,6 +44,21 @@ def to_markdown(table: pd.DataFrame, comparisons: pd.DataFrame | None = None) ->
         for _, row in table.iterrows()
     ]
     return _grid(header, body)
+
+
+def column_standings(table: pd.DataFrame, comparisons: pd.DataFrame) -> dict[str, Standing]:
+    """Column of a table → who is ahead there. An average of one benchmark is that benchmark, and is compared as it."""
+    standings = best_rows(comparisons)
+    run = [name for name in measured_benchmarks(table) if table[name].notna().any()]
+    if len(run) == 1 and run[0] in standings:
+        standings[AVERAGE] = standings[run[0]]
+    return standings
+
+
+def best_labels(table: pd.DataFrame, comparisons: pd.DataFrame) -> Mapping[str, str]:
+    """Column of a table → label of the row that is best there, where one is."""
+    standings = column_standings(table, comparisons)
+    return {name: standing.best for name, standing in standings.items() if standing.best is not None}
 
 
 def comparisons_note(comparisons: pd.DataFrame) -> str:
@@ -123,15 +138,6 @@ def paper_block(values: pd.DataFrame, source: PaperTable) -> str:
         names = ", ".join(column.removeprefix("paper: ") for column in absent)
         blocks.append(f"Columns {NOT_AVAILABLE}: {names}.")
     return "\n\n".join([*blocks, f"Source: {source.source}."])
-
-
-def _best(table: pd.DataFrame, comparisons: pd.DataFrame) -> Mapping[str, str]:
-    """Column → label of the row that is best there."""
-    best = {name: standing.best for name, standing in best_rows(comparisons).items()}
-    run = [name for name in measured_benchmarks(table) if table[name].notna().any()]
-    if len(run) == 1:  # the average is that benchmark, and has no comparisons of its own
-        best[AVERAGE] = best.get(run[0])
-    return {name: row for name, row in best.items() if row is not None}
 
 
 def _not_told_apart(standing: Standing) -> str:

@@ -63,7 +63,8 @@ def recommendation(job: JobContext) -> Outcome:
     advice.goals.to_parquet(job.out / "goals.parquet", index=False)
     advice.next_alphas.to_parquet(job.out / "next_alphas.parquet", index=False)
     (job.out / "recommendation.md").write_text(advice.to_text() + "\n", encoding="utf-8")
-    named = {f"best for {row.goal}": str(row.alpha) for row in advice.goals.itertuples() if row.alpha is not None}
+    found = advice.goals.dropna(subset=["alpha"])
+    named = {f"best for {row.goal}": str(row.alpha) for row in found.itertuples()}
     return Outcome({**named, "resolved": int(advice.goals["resolved"].sum())})
 
 

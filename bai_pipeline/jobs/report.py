@@ -22,6 +22,7 @@ def figures(job: JobContext) -> Outcome:
         job.out,
         bucket_width=settings["bucket_width"],
         headline_alpha=settings["headline_alpha"],
+        score_label=settings["score_label"],
     )
     return Outcome({"figures": len(written)})
 
@@ -60,6 +61,7 @@ def report(job: JobContext) -> Outcome:
         costs=_costs(job),
         bucket_width=settings["bucket_width"],
         headline_alpha=settings["headline_alpha"],
+        score_label=settings["score_label"],
     )
     write_report(job.out, results)
     return Outcome({"runs": len(runs)})

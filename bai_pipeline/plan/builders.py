@@ -332,7 +332,11 @@ def _dynamics_figures(plan: "Plan", key: RefKey) -> JobSpec:
 
 
 def _shown(study: Study) -> Json:
-    return {"bucket_width": study.dynamics.bucket_width, "headline_alpha": study.headline_alpha}
+    return {
+        "bucket_width": study.dynamics.bucket_width,
+        "headline_alpha": study.headline_alpha,
+        "score_label": study.score_label,
+    }
 
 
 def _report(plan: "Plan", key: RefKey) -> JobSpec:

@@ -14,13 +14,13 @@ from bai_pipeline.report.bucket_curves import (
 )
 from bai_pipeline.report.colours import bucket_look, display_name
 from bai_pipeline.report.curves import inits_named
-from bai_pipeline.report.pictures import SCORE, STEP, Absent, Bounds, Line, Panel, Picture
+from bai_pipeline.report.pictures import STEP, Absent, Bounds, Line, Panel, Picture
 
 RATIOS = (0.1, 0.5, 0.9)
 """Of Figure 7."""
 
 
-def bucket_pictures(responses: pd.DataFrame, width: int, headline: str) -> list[Picture | Absent]:
+def bucket_pictures(responses: pd.DataFrame, width: int, headline: str, score_label: str) -> list[Picture | Absent]:
     """Figures 2, 6 and 7: same axes, same buckets, same colours."""
     ratios = [f"alpha {ratio}" for ratio in RATIOS]
     wanted = {
@@ -50,7 +50,9 @@ def bucket_pictures(responses: pd.DataFrame, width: int, headline: str) -> list[
             few = f"has no run with {SMALLEST} responses of one length bucket in a window of {window} steps"
             pictures.append(Absent(name, title, f"{_all(inits)} {few}."))
             continue
-        panels = [_panel(init, curves[curves["init"] == init], buckets, width, bounds, window) for init in found]
+        panels = [
+            _panel(init, curves[curves["init"] == init], buckets, width, bounds, window, score_label) for init in found
+        ]
         absent = [display_name(init) for init in inits if not inits_named(found, [init])]
         missing = [f"Not run, or with too few responses: {', '.join(absent)}."] if absent else []
         caption = " ".join([_caption(curves, found, window), *missing])
@@ -59,14 +61,16 @@ def bucket_pictures(responses: pd.DataFrame, width: int, headline: str) -> list[
     return pictures
 
 
-def _panel(init: str, curves: pd.DataFrame, buckets: Sequence[int], width: int, bounds: Bounds, window: int) -> Panel:
+def _panel(
+    init: str, curves: pd.DataFrame, buckets: Sequence[int], width: int, bounds: Bounds, window: int, score_label: str
+) -> Panel:
     drawn = curves[curves["drawn"]].drop(columns="drawn")
     lines = [
         Line(f"{bucket * width}–{(bucket + 1) * width - 1}", bucket_look(bucket, max(buckets)), points)
         for bucket in buckets
         if not (points := drawn[drawn["bucket"] == bucket]).empty
     ]
-    return Panel(f"Mean score, {display_name(init)}", "step", STEP, SCORE, tuple(lines), bounds, step=window)
+    return Panel(f"Mean score, {display_name(init)}", "step", STEP, score_label, tuple(lines), bounds, step=window)
 
 
 def _caption(curves: pd.DataFrame, inits: Sequence[str], window: int) -> str:

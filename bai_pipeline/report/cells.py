@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from bai_pipeline.evals.comparisons import AVERAGE, best_rows
+from bai_pipeline.evals.comparisons import AVERAGE
 from bai_pipeline.evals.tables import measured_benchmarks
+from bai_pipeline.evals.writing import best_labels
 from bai_pipeline.report.blocks import Cell, Column, Table
 from bai_pipeline.report.colours import display_name
 
@@ -59,7 +60,7 @@ def score_table(frame: pd.DataFrame, caption: str, comparisons: pd.DataFrame | N
     """A table made by `paradigm_table` or `ratio_table`; the best row of a column is bold, see `comparisons_note`."""
     label = str(frame.columns[0])
     names = [*measured_benchmarks(frame), AVERAGE]
-    best = {} if comparisons is None else _best(frame, comparisons)
+    best = {} if comparisons is None else best_labels(frame, comparisons)
     rows = []
     for _, row in frame.iterrows():
         scores = [
@@ -111,12 +112,3 @@ def _numeric(values: "pd.Series[Any]") -> bool:
 def _is_number(text: str) -> bool:
     """Of alphas and of values that the paper printed: they sort as numbers."""
     return bool(re.fullmatch(r"-?\d+(\.\d+)?", text))
-
-
-def _best(frame: pd.DataFrame, comparisons: pd.DataFrame) -> Mapping[str, str]:
-    """Column → label of the row that is best there."""
-    best = {name: standing.best for name, standing in best_rows(comparisons).items()}
-    run = [name for name in measured_benchmarks(frame) if frame[name].notna().any()]
-    if len(run) == 1:  # the average is that benchmark, and has no comparisons of its own
-        best[AVERAGE] = best.get(run[0])
-    return {name: row for name, row in best.items() if row is not None}

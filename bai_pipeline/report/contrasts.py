@@ -23,6 +23,7 @@ from typing import Protocol
 import pandas as pd
 
 from bai_pipeline.dynamics.standings import t_quantile
+from bai_pipeline.dynamics.verdicts import UNDETERMINED
 from bai_pipeline.report.colours import display_name
 from bai_pipeline.report.run_numbers import FACTOR, QUANTITIES
 from bai_pipeline.report.setting_results import UNTRAINED
@@ -190,7 +191,7 @@ class Announcement:
         table, column = settings[setting].numbers, f"verdict {self.detector}"
         if column not in table.columns:
             return _none(f"there are no verdicts of {self.detector}")
-        known = table[table[column].notna() & (table[column] != "undetermined")].dropna(subset=[self.quantity])
+        known = table[table[column].notna() & (table[column] != UNDETERMINED)].dropna(subset=[self.quantity])
         called = known[column] == self.verdict
         means = [known[kind].groupby("chain")[self.quantity].mean() for kind in (called, ~called)]
         values = (means[0] - means[1]).dropna()

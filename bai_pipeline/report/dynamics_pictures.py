@@ -13,7 +13,7 @@ from bai_pipeline.errors import DataError
 from bai_pipeline.report.bucket_pictures import bucket_pictures
 from bai_pipeline.report.colours import display_name, look
 from bai_pipeline.report.curves import check_runs, curve, inits_named, relative_to_start, windowed
-from bai_pipeline.report.pictures import SCORE, STEP, Absent, Bounds, Line, Panel, Picture
+from bai_pipeline.report.pictures import STEP, Absent, Bounds, Line, Panel, Picture
 from bai_pipeline.report.value_errors import value_error_panels
 
 POINTS = 160
@@ -22,10 +22,7 @@ EVERY_STEP = frozenset({"kl_train_sample"})
 """Metrics of which every step is drawn: a mean would hide their spikes."""
 LENGTH = {"length_mean": Panel("Mean response length", "step", STEP, "tokens", (), (0, None))}
 KL = {"kl_train_sample": Panel("KL(training policy ‖ sampling policy)", "step", STEP, "nats per token", (), (0, None))}
-SCORE_AND_ACCURACY = {
-    "score_mean": Panel("Score that PPO maximizes", "step", STEP, SCORE, ()),
-    "accuracy": Panel("True accuracy of the same responses", "step", STEP, "share of responses", (), (0, 1)),
-}
+ACCURACY = {"accuracy": Panel("True accuracy of the same responses", "step", STEP, "share of responses", (), (0, 1))}
 _OURS = "The paper's PDF was not at hand: which of its panels a, b and c shows what is this project's assignment."
 
 
@@ -36,6 +33,7 @@ def dynamics_pictures(
     *,
     bucket_width: int,
     headline_alpha: str,
+    score_label: str = "score",
 ) -> list[Picture | Absent]:
     """All figures, in order; one whose numbers are not there says why.
 
@@ -43,12 +41,14 @@ def dynamics_pictures(
         runs, responses, prefixes: metrics tables with a column `init`, see `curves`; each may be empty.
         bucket_width: tokens of a bucket of response lengths.
         headline_alpha: the ratio that stands for BAI, such as "0.5".
+        score_label: of the axes that show scores, with their unit where it is known.
 
     Raises:
         DataError: a run has a step twice, or an init is no such name.
     """
     headline = f"alpha {headline_alpha}"
-    buckets = bucket_pictures(responses, bucket_width, headline)
+    buckets = bucket_pictures(responses, bucket_width, headline, score_label)
+    scores = {"score_mean": Panel("Score that PPO maximizes", "step", STEP, score_label, ())} | ACCURACY
     return [
         buckets[0],
         *_length_panels(runs, headline),
@@ -56,7 +56,7 @@ def dynamics_pictures(
         _over_steps(runs, "figure_5_kl_train_sample", "Figure 5. KL between training and sampling policy", KL),
         *buckets[1:],
         _relative(runs),
-        _over_steps(runs, "score_and_accuracy", "The score that PPO maximizes, and true accuracy", SCORE_AND_ACCURACY),
+        _over_steps(runs, "score_and_accuracy", "The score that PPO maximizes, and true accuracy", scores),
         _value_errors(prefixes),
     ]
 

@@ -101,6 +101,7 @@ def _pictures(results: SettingResults) -> list[Picture | Absent]:
         results.pooled(results.prefixes),
         bucket_width=results.bucket_width,
         headline_alpha=results.headline_alpha,
+        score_label=results.score_label,
     )
     return sorted(found, key=lambda picture: KEPT.index(picture.name) if picture.name in KEPT else len(KEPT))
 

@@ -17,11 +17,12 @@ def dynamics_figures(
     *,
     bucket_width: int,
     headline_alpha: str,
+    score_label: str = "score",
 ) -> list[Path]:
     """Write every figure whose numbers are there.
 
     Args:
-        runs, responses, prefixes, bucket_width, headline_alpha: see `dynamics_pictures`.
+        runs, responses, prefixes, bucket_width, headline_alpha, score_label: see `dynamics_pictures`.
         out: existing directory.
 
     Returns:
@@ -30,7 +31,14 @@ def dynamics_figures(
     Raises:
         DataError: a run has a step twice, or an init is no such name.
     """
-    pictures = dynamics_pictures(runs, responses, prefixes, bucket_width=bucket_width, headline_alpha=headline_alpha)
+    pictures = dynamics_pictures(
+        runs,
+        responses,
+        prefixes,
+        bucket_width=bucket_width,
+        headline_alpha=headline_alpha,
+        score_label=score_label,
+    )
     return [write_picture(picture, out) for picture in pictures if isinstance(picture, Picture)]
 
 

@@ -19,6 +19,7 @@ from math import log
 
 import pandas as pd
 
+from bai_pipeline.dynamics.verdicts import UNDETERMINED
 from bai_pipeline.report.claims import CLAIMS, FINDINGS, Claim, Criterion
 from bai_pipeline.report.contrasts import Interval, Setting, interval
 from bai_pipeline.report.run_numbers import FACTOR, QUANTITIES, verdict_counts
@@ -163,7 +164,7 @@ def _counts(claim: Claim, setting: Setting) -> Iterator[str]:
         counts = verdict_counts(setting.numbers, detector, setting.init(side))
         if counts:
             called = f"{counts.get(verdict, 0)} of {sum(counts.values())} runs of {setting.label(side)}"
-            undetermined = counts.get("undetermined")
+            undetermined = counts.get(UNDETERMINED)
             yield f"{detector} calls {called} {verdict}" + (f" ({undetermined} undetermined)" if undetermined else "")
 
 

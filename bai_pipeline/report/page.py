@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from bai_pipeline import paper
+from bai_pipeline.dynamics.sweeps import END_SHARE
 from bai_pipeline.evals.tables import measured_benchmarks, paper_paradigm_table, paper_ratio_table
 from bai_pipeline.evals.writing import PAPER_NOTE, STDERR_NOTE, comparisons_note
 from bai_pipeline.report.blocks import Block, Details, Figure, Hole, Items, Links, Page, Section, Text
@@ -14,8 +15,7 @@ from bai_pipeline.report.cells import score_table, summary_table, table
 from bai_pipeline.report.colours import display_name
 from bai_pipeline.report.pictures import Absent, Picture
 from bai_pipeline.report.results import StudyResults
-from bai_pipeline.report.statements import hockey_stick, over_optimisation, seeds_and_errors, short_starts
-from bai_pipeline.report.summary import END_SHARE
+from bai_pipeline.report.statements import hockey_sticks, over_optimized, seeds_and_errors, short_starts
 from bai_pipeline.report.verdict_blocks import verdict_blocks
 from bai_pipeline.report.words import NO_RECOMMENDATION, summary_blocks
 
@@ -48,7 +48,7 @@ def study_page(
         Section(
             "Scores by ratio", [ratios, *_scores(results, "ratio_table", results.ratios), *_contamination(results)]
         ),
-        Section("What is confounded", _confounded(summary)),
+        Section("What is confounded", _confounded(summary, results.verdicts)),
         Section("Recommendation", _recommendation(results)),
         Section("Case studies", _case_studies(results.case_studies)),
         Section("Recipe and lineage", _recipe(results)),
@@ -102,15 +102,15 @@ def _contamination(results: StudyResults) -> list[Block]:
     return [Section(title, [counts, *_csv(results.contamination, "contamination")])]
 
 
-def _confounded(summary: pd.DataFrame | None) -> list[Block]:
+def _confounded(summary: pd.DataFrame | None, verdicts: pd.DataFrame) -> list[Block]:
     if summary is None:
         return [Hole("Confounders", NO_RUNS)]
     return [
         Items(
             [
                 f"**Length at the start.** {short_starts(summary)}",
-                f"**Over-optimization.** {over_optimisation(summary)}",
-                f"**Reward hockey stick.** {hockey_stick(summary)}",
+                f"**Over-optimization.** {over_optimized(verdicts)}",
+                f"**Reward hockey stick.** {hockey_sticks(verdicts)}",
                 f"**Seeds.** {seeds_and_errors(summary)}",
             ]
         )

@@ -7,8 +7,6 @@ import pandas as pd
 from bai_pipeline.report.colours import Look
 
 STEP = "PPO step (rollout batches)"
-SCORE = "score (reward model: sd)"
-"""Of a reward model the unit is the standard deviation of its scores; a verified score is a share."""
 Bounds = tuple[float | None, float | None]
 
 

@@ -43,6 +43,7 @@ def write_report(out: Path, results: StudyResults) -> Path:
         results.prefixes,
         bucket_width=results.bucket_width,
         headline_alpha=results.headline_alpha,
+        score_label=results.score_label,
     )
     pngs = {picture.name: write_picture(picture, figures) for picture in pictures if isinstance(picture, Picture)}
     page = study_page(results, summary, pictures, pngs)

@@ -49,3 +49,5 @@ class StudyResults:
     """Tokens of a bucket of response lengths."""
     headline_alpha: str
     """The ratio that stands for BAI."""
+    score_label: str = "score"
+    """What scores are, with their unit where it is known."""

@@ -19,11 +19,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bai_pipeline.dynamics.buckets import score_change
+from bai_pipeline.dynamics.sweeps import END_SHARE
 from bai_pipeline.dynamics_settings import DynamicsSettings
 from bai_pipeline.report.setting_results import RUN, UNTRAINED, SettingResults
-from bai_pipeline.report.summary import EARLY_SHARE, END_SHARE
 
 MIN_STEPS = 5
+EARLY_SHARE = 4
+"""The early phase is the first one in this many of the steps after the first step: fixed, so that noise is no dip."""
 FACTOR = "factor"
 """Unit of a quantity that is a logarithm here, and is shown without it: a geometric mean."""
 JUDGED_STEPS = int(DynamicsSettings().critic_steps)

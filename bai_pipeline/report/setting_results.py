@@ -39,6 +39,8 @@ class SettingResults:
     """chain, model (an init or one of `UNTRAINED`), seed, benchmark, score, stderr, n."""
     missing: Sequence[str]
     """What was to be run and was not, each beginning with its chain: "chain 1: …"."""
+    score_label: str = "score"
+    """What scores are, with their unit where it is known."""
 
     def __post_init__(self) -> None:
         """Raises DataError: a column is absent, or a line is there twice."""

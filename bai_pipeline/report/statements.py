@@ -1,27 +1,24 @@
-"""What to beware of when reading the results, each sentence computed from the summary of the runs.
+"""What to beware of when reading the results, each sentence computed from the runs or from what the detectors said.
 
 The rules and their thresholds are fixed here, before any result; a sentence states a rule, the numbers, and which inits
-fall under it. It never says why.
+fall under it. It never says why. Whether a run over-optimized its score or made a hockey stick is what its detector
+says, here as everywhere on the page: there is no second rule for it.
 """
 
-from collections.abc import Iterable
-from math import isnan
-from typing import Any
+from collections.abc import Iterator
 
 import pandas as pd
 
+from bai_pipeline.dynamics import hockey_stick, over_optimization
+from bai_pipeline.dynamics.sentences import listed
+from bai_pipeline.dynamics.verdicts import UNDETERMINED
 from bai_pipeline.report.colours import display_name
-from bai_pipeline.report.summary import EARLY_SHARE
+from bai_pipeline.report.verdict_blocks import evidence_of, kind, verdict_sentence
 
 SHORT_START = 0.75
 """An init starts short when its first responses have less than this share of the reference's length."""
-RESOLVED = 2.0
-"""A change is resolved when it exceeds this many standard errors over seeds."""
-RESOLUTION = f"by more than {RESOLVED:g} standard errors over seeds"
 REFERENCE = "paradigm_3"
-
-Row = dict[str, Any]
-"""A line of the summary."""
+NOT_DIAGNOSED = "No run was diagnosed for it."
 
 
 def short_starts(summary: pd.DataFrame, reference: str = REFERENCE) -> str:
@@ -46,36 +43,30 @@ def short_starts(summary: pd.DataFrame, reference: str = REFERENCE) -> str:
     )
 
 
-def over_optimisation(summary: pd.DataFrame) -> str:
-    """The score holds or rises while the true accuracy falls."""
-    judged = _rows(summary.dropna(subset=["accuracy_change"]))
-    if not judged:
-        return "True accuracy was not recorded: over-optimization of the score cannot be seen in these runs."
-    found = {
-        f"{display_name(row['init'])} (score {_change(row, 'score')}, accuracy {_change(row, 'accuracy')})": row
-        for row in judged
-        if not _falls(row, "score") and _falls(row, "accuracy")
-    }
-    rule = f"Rule: the score does not fall and true accuracy falls, start to end, {RESOLUTION}. "
-    return rule + _verdict(found)
+def over_optimized(verdicts: pd.DataFrame) -> str:
+    """Where the score no longer stands for what it is to measure."""
+    return " ".join(
+        _told(
+            verdicts,
+            over_optimization.DETECTOR,
+            fall="accuracy_loss",
+            of="True accuracy fell by {} since its best",
+            caution="There a higher score is no sign of a better policy: compare accuracy and benchmarks.",
+        )
+    )
 
 
-def hockey_stick(summary: pd.DataFrame) -> str:
-    """The score falls early and ends at or above its start."""
-    judged = _rows(summary.dropna(subset=["score_dip"]))
-    if not judged:
-        return "No run has a second step: a dip of the score cannot be seen."
-    found = {
-        f"{display_name(row['init'])} (by {_signed(row, 'score_dip')})": row
-        for row in judged
-        if row["score_dip"] > _margin(row, "score_dip") and row["score_change"] >= 0
-    }
-    deepest = max(judged, key=lambda row: row["score_dip"])
-    return (
-        f"Rule: the mean score of the first {100 // EARLY_SHARE}% of the steps after the first lies below the first "
-        f"step's, {RESOLUTION}, and the end at or above it. The largest first step minus early mean is "
-        f"{_signed(deepest, 'score_dip')}, in {display_name(deepest['init'])}. "
-    ) + _verdict(found)
+def hockey_sticks(verdicts: pd.DataFrame) -> str:
+    """Where the score fell, recovered or not."""
+    return " ".join(
+        _told(
+            verdicts,
+            hockey_stick.DETECTOR,
+            fall="decline",
+            of="The score of all length buckets, or of one, fell by {} standard deviations of the first step's scores",
+            caution="What a score ends at depends on where the run is ended.",
+        )
+    )
 
 
 def seeds_and_errors(summary: pd.DataFrame) -> str:
@@ -87,41 +78,33 @@ def seeds_and_errors(summary: pd.DataFrame) -> str:
     return f"{counts} seeds per init: an error over so few seeds is itself uncertain, and many comparisons are made."
 
 
-def _rows(summary: pd.DataFrame) -> list[Row]:
-    return [{str(column): value for column, value in row.items()} for row in summary.to_dict("records")]
+def _told(verdicts: pd.DataFrame, detector: str, *, fall: str, of: str, caution: str) -> Iterator[str]:
+    """What a detector said of all runs, then the size of what it found; or, where it could tell nothing, why.
+
+    Args:
+        fall: the key of its evidence that says how much was lost.
+        of: a sentence about that, `{}` for the numbers.
+    """
+    said = verdicts if verdicts.empty else verdicts[verdicts["detector"] == detector]
+    if said.empty:
+        yield NOT_DIAGNOSED
+        return
+    sentence = verdict_sentence(said)
+    yield sentence[0].upper() + sentence[1:]
+    found = said[said["verdict"].map(kind) == "bad"]
+    if not found.empty:
+        falls = sorted(_numbers(found["evidence"], fall))
+        if falls:
+            span = f"{falls[0]:.2f}" if len(falls) == 1 else f"{falls[0]:.2f} to {falls[-1]:.2f}"
+            yield of.format(span) + "."
+        yield caution
+    elif set(said["verdict"]) == {UNDETERMINED} and said["reason"].nunique() == 1:
+        yield str(said["reason"].iloc[0])
 
 
-def _margin(row: Row, column: str) -> float:
-    """What a change must exceed: RESOLVED standard errors, 0 with one seed."""
-    stderr = row[f"{column}_stderr"]
-    return 0.0 if isnan(stderr) else RESOLVED * stderr
-
-
-def _falls(row: Row, name: str) -> bool:
-    return bool(row[f"{name}_change"] < -_margin(row, f"{name}_change"))
-
-
-def _change(row: Row, name: str) -> str:
-    start, end = row[f"{name}_start"], row[f"{name}_end"]
-    return f"{start:.2f} → {end:.2f}, change {_signed(row, f'{name}_change')}"
-
-
-def _signed(row: Row, column: str) -> str:
-    stderr = row[f"{column}_stderr"]
-    return f"{row[column]:+.3f}" + ("" if isnan(stderr) else f" ± {stderr:.3f}")
-
-
-def _verdict(found: dict[str, Row]) -> str:
-    """Which inits a rule holds for; one seed's are named apart, since noise alone may have put them there."""
-    resolved = [text for text, row in found.items() if row["seeds"] > 1]
-    single = [text for text, row in found.items() if row["seeds"] == 1]
-    verdict = f"It holds for {listed(resolved)}." if resolved else "It holds for no init."
-    if single:
-        verdict += f" With one seed, and so no error to compare with: {listed(single)}."
-    return verdict
-
-
-def listed(parts: Iterable[str]) -> str:
-    """Parts as in "a, b and c"."""
-    *head, last = parts
-    return f"{', '.join(head)} and {last}" if head else last
+def _numbers(evidence: "pd.Series[str]", key: str) -> Iterator[float]:
+    """A number of each run's evidence, where it is known."""
+    for text in evidence:
+        value = evidence_of(text).get(key)
+        if isinstance(value, int | float):
+            yield float(value)

@@ -7,12 +7,8 @@ standard error of that mean (NaN with one seed).
 
 import pandas as pd
 
+from bai_pipeline.dynamics.sweeps import END_SHARE
 from bai_pipeline.report.curves import check_runs, init_order
-
-END_SHARE = 5
-"""The end is the last one in this many steps."""
-EARLY_SHARE = 4
-"""The early phase is the first one in this many of the steps after the first step: fixed, so that noise is no dip."""
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
@@ -20,8 +16,8 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         init, seeds, steps (of the shortest run), and each with a `_stderr`: length_start, length_end (tokens),
-        length_ratio (end over start), score_start, score_end, score_change, score_dip (start minus the mean of
-        the early phase), accuracy_start, accuracy_end, accuracy_change (NaN where accuracy was not recorded).
+        length_ratio (end over start), score_start, score_end, score_change, accuracy_start, accuracy_end,
+        accuracy_change (NaN where accuracy was not recorded).
 
     Raises:
         DataError: a metric is absent, or a line is there twice.
@@ -49,8 +45,6 @@ def _run_numbers(run: pd.DataFrame) -> dict[str, float]:
     numbers["length_ratio"] = numbers["length_end"] / numbers["length_start"]
     numbers["score_change"] = numbers["score_end"] - numbers["score_start"]
     numbers["accuracy_change"] = numbers["accuracy_end"] - numbers["accuracy_start"]
-    later = run["score_mean"].iloc[1:]
-    numbers["score_dip"] = numbers["score_start"] - float(later.head(max(1, len(later) // EARLY_SHARE)).mean())
     return numbers
 
 

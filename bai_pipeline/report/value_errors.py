@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pandas as pd
 
+from bai_pipeline.dynamics.sweeps import END_SHARE
 from bai_pipeline.report.colours import display_name, look
 from bai_pipeline.report.curves import init_order
 from bai_pipeline.report.pictures import Line, Panel
-from bai_pipeline.report.summary import END_SHARE
 
 FIRST_STEPS = 3
 """Steps of the first panel: what the copied critic believes before training has changed it."""

@@ -1,6 +1,7 @@
 """What the detectors said: a table of inits and detectors, the reasons, and sentences that count.
 
-The sentences are made by rules fixed here, before any result: which verdict is a finding, and in what words.
+The sentences are made by rules fixed here, before any result: any verdict is a finding but `UNDETERMINED` and those
+that `dynamics.diagnosis` calls in order.
 """
 
 import json
@@ -10,13 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from bai_pipeline.dynamics.diagnosis import IN_ORDER
+from bai_pipeline.dynamics.sentences import listed
+from bai_pipeline.dynamics.verdicts import UNDETERMINED
 from bai_pipeline.report.blocks import Block, Cell, Column, Details, Hole, Kind, Table, Text
 from bai_pipeline.report.cells import cell
 from bai_pipeline.report.colours import display_name
 from bai_pipeline.report.curves import init_order
-from bai_pipeline.report.statements import listed
 
-UNDETERMINED = "undetermined"
 DETECTORS = {
     "length_collapse": "Sequence Length Collapse",
     "reward_hockey_stick": "Reward Hockey Stick",
@@ -28,8 +30,6 @@ DETECTORS = {
     "truncation": "Truncation",
 }
 """Detector → its name on the page, in the order of the page."""
-GOOD = frozenset({"healthy", "within_limit", "steady", "aligned", "calibrated"})
-"""Verdicts that ask nothing of a reader; any other one but `UNDETERMINED` is a finding."""
 WORDS = {
     "collapsed": "collapsed",
     "healthy": "healthy",
@@ -71,23 +71,25 @@ def verdict_blocks(verdicts: pd.DataFrame) -> list[Block]:
 
 def verdict_sentences(verdicts: pd.DataFrame) -> list[str]:
     """A sentence per detector: how many runs of which init it found something in, how many are well or unknown."""
-    sentences = []
-    for name in _detectors(verdicts):
-        of_detector = verdicts[verdicts["detector"] == name]
-        parts = []
-        for verdict in _findings_first(of_detector["verdict"].unique()):
-            found = of_detector[of_detector["verdict"] == verdict]
-            count = f"{words(verdict)} in {len(found)} of {len(of_detector)} runs"
-            parts.append(f"{count}: {_by_init(found, of_detector)}" if kind(verdict) == "bad" else count)
-        sentences.append(f"**{title(name)}:** {'; '.join(parts)}.")
-    return sentences
+    names = _detectors(verdicts)
+    return [f"**{title(name)}:** {verdict_sentence(verdicts[verdicts['detector'] == name])}" for name in names]
+
+
+def verdict_sentence(verdicts: pd.DataFrame) -> str:
+    """The same of one detector, whose verdicts these are, without its name."""
+    parts = []
+    for verdict in _findings_first(verdicts["verdict"].unique()):
+        found = verdicts[verdicts["verdict"] == verdict]
+        count = f"{words(verdict)} in {len(found)} of {len(verdicts)} runs"
+        parts.append(f"{count}: {_by_init(found, verdicts)}" if kind(verdict) == "bad" else count)
+    return f"{'; '.join(parts)}."
 
 
 def kind(verdict: str) -> Kind:
     """How a verdict is to be taken."""
     if verdict == UNDETERMINED:
         return "unknown"
-    return "good" if verdict in GOOD else "bad"
+    return "good" if verdict in IN_ORDER else "bad"
 
 
 def title(detector: str) -> str:
@@ -144,14 +146,20 @@ def _reasons(init: str, verdicts: pd.DataFrame, names: Sequence[str]) -> Block:
     return Details(caption, [Table(caption, columns, rows)])
 
 
-def _evidence(text: Any) -> str:
-    """JSON as "name value, …"; a text that is no JSON object as it is."""
+def evidence_of(text: Any) -> dict[str, Any]:
+    """The numbers of a verdict; none where the text is no JSON object."""
     try:
         values = json.loads(text)
     except (TypeError, ValueError):
-        return "" if pd.isna(text) else str(text)
-    if not isinstance(values, dict):
-        return str(text)
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _evidence(text: Any) -> str:
+    """JSON as "name value, …"; a text that is no JSON object as it is."""
+    values = evidence_of(text)
+    if not values:
+        return "" if pd.isna(text) or text == "{}" else str(text)
     return ", ".join(f"{name} {f'{v:.4g}' if isinstance(v, float) else v}" for name, v in values.items())
 
 

@@ -4,13 +4,13 @@ from math import isnan
 
 import pandas as pd
 
-from bai_pipeline.evals.comparisons import AVERAGE, best_rows
-from bai_pipeline.evals.tables import measured_benchmarks
+from bai_pipeline.dynamics.sentences import listed
+from bai_pipeline.evals.comparisons import AVERAGE
+from bai_pipeline.evals.writing import column_standings
 from bai_pipeline.report.blocks import Block, Hole, Items, Section, Text
 from bai_pipeline.report.colours import display_name
 from bai_pipeline.report.curves import init_order, inits_named
 from bai_pipeline.report.results import StudyResults
-from bai_pipeline.report.statements import listed
 from bai_pipeline.report.verdict_blocks import NO_VERDICTS, verdict_sentences
 
 
@@ -96,9 +96,7 @@ def ahead(frame: pd.DataFrame, comparisons: pd.DataFrame | None) -> str:
     holes = int(frame[AVERAGE].isna().sum())
     rest = f" {holes} of {len(frame)} rows have no average." if holes else ""
     head = f"the highest average score is {top[AVERAGE]:.3f}{error}, of {name}; "
-    standings = {} if comparisons is None or comparisons.empty else best_rows(comparisons)
-    run = [benchmark for benchmark in measured_benchmarks(frame) if frame[benchmark].notna().any()]
-    standing = standings.get(run[0] if len(run) == 1 else AVERAGE)  # an average of one has no comparisons of its own
+    standing = None if comparisons is None else column_standings(frame, comparisons).get(AVERAGE)
     if standing is None:
         return f"{head}the rows were not compared by a test of averages.{rest}"
     if standing.top != str(top[label]):

@@ -21,7 +21,7 @@ def bai_diagnose(*words: str | Path, code: int = 0) -> str:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code
-    return result.output
+    return result.stdout
 
 
 def as_json(*words: str | Path) -> Any:
@@ -60,6 +60,13 @@ def test_the_thresholds_may_be_a_studys(collapsed: Path, tmp_path: Path) -> None
     study = tmp_path / "study.yaml"
     study.write_text("extends: micro\nname: lenient\ndynamics: {collapse_depth: 0.9}\n")
     assert as_json(collapsed, "--study", study)["length_collapse"]["verdict"] != "collapsed"
+
+
+def test_defaults_are_said_to_be_defaults_where_no_study_is_named(collapsed: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("extends: micro\nname: narrow\n")
+    assert "length buckets of 100 tokens" in RUNNER.invoke(app, ["diagnose", str(collapsed), "--json"]).stderr
+    assert RUNNER.invoke(app, ["diagnose", str(collapsed), "--study", str(study)]).stderr == ""
 
 
 def test_a_pipeline_can_fail_on_a_verdict(collapsed: Path) -> None:

@@ -13,7 +13,6 @@ from bai_pipeline.dynamics.buckets import (
     decompose,
     finite,
     score_change,
-    step_noise,
     step_windows,
 )
 from bai_pipeline.errors import DataError
@@ -72,15 +71,6 @@ def test_the_start_is_as_long_as_it_takes_to_know_it_and_at_most_a_tenth_of_the_
     assert step_windows([64] * 20)[0] == slice(0, 2)
     assert step_windows([4096] * 3000)[0] == slice(0, 1)
     assert len(step_windows([4096] * 3000)) < 25
-
-
-def test_the_noise_of_a_step_is_that_of_white_noise_and_not_of_a_trend() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(scale=0.3, size=4000) + np.linspace(0, 50, 4000)
-    assert step_noise(values) == pytest.approx(0.3, rel=0.05)
-    scale = np.linspace(1, 3, 4000)
-    assert step_noise(0.3 * scale * rng.normal(size=4000), scale) == pytest.approx(0.3, rel=0.05)
-    assert np.isnan(step_noise(values[:2]))
 
 
 buckets_of = st.lists(

@@ -15,7 +15,6 @@ from bai_pipeline.dynamics.crossing import (
     student_quantile,
     upper_bound,
 )
-from bai_pipeline.dynamics.noise import estimated_error, step_error
 
 values = st.lists(st.floats(-3, 3), min_size=2, max_size=40).map(np.array)
 
@@ -84,16 +83,3 @@ def test_windows_widen_with_noise_up_to_a_quarter_of_the_run() -> None:
     assert smoothing_width(excess(flat, 0.06), 0.02) == 9
     assert smoothing_width(excess(flat, 1.0), 0.02) == 20
     assert smoothing_width(excess(flat[:1], 1.0), 0.02) == 1
-
-
-def test_a_trend_is_no_noise_and_noise_beyond_the_responses_is_found() -> None:
-    rng = np.random.default_rng(0)
-    trend = np.linspace(0, 3, 400)
-    assert step_error(trend, np.full(400, 0.1))[-1] == 0
-    noisy = trend + rng.normal(size=400) * 0.5
-    assert np.hypot(0.3, step_error(noisy, np.full(400, 0.3))[-1]) == pytest.approx(0.5, rel=0.15)
-    error, first, dof = estimated_error(noisy)
-    assert error[-1] == pytest.approx(0.5, rel=0.15)
-    assert first[-1] >= error[-1]
-    assert dof[-1] == pytest.approx(0.45 * 398)
-    assert not np.isfinite(error[:3]).any()

@@ -11,6 +11,7 @@ from bai_pipeline.evals.comparisons import paired_comparisons
 from bai_pipeline.report import StudyResults
 
 INITS = ("paradigm_1", "paradigm_3", "alpha 0.1", "alpha 0.5")
+SCORE_LABEL = "score (right +1, wrong −1)"
 HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)>"
 """What a model may write."""
 
@@ -86,6 +87,7 @@ def results(**changes: object) -> StudyResults:
         ),
         bucket_width=10,
         headline_alpha="0.5",
+        score_label=SCORE_LABEL,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bai_pipeline.dynamics import diagnosis
 from bai_pipeline.report.blocks import Block, Cell, Details, Hole, Items, Links, Page, Section, Table, Text, Verbatim
 from bai_pipeline.report.case_blocks import case_blocks
 from bai_pipeline.report.cells import table
 from bai_pipeline.report.html import page_html, tag
 from bai_pipeline.report.markdown import page_markdown
-from bai_pipeline.report.verdict_blocks import verdict_blocks, verdict_sentences
+from bai_pipeline.report.verdict_blocks import DETECTORS, WORDS, kind, verdict_blocks, verdict_sentences
 from bai_pipeline.report.words import ahead
 from tests.report.constructed import HOSTILE, results
 
@@ -88,6 +89,14 @@ def test_the_table_of_verdicts_names_seeds_where_they_differ() -> None:
     first, second = matrix.rows[0][2], matrix.rows[1][2]
     assert (first.text, first.kind, [more.text for more in first.more]) == ("healthy (0)", "good", ["undetermined (1)"])
     assert second == Cell("collapsed", 1.0, kind="bad")
+
+
+def test_the_page_knows_every_detector_and_takes_its_verdicts_as_the_diagnosis_does() -> None:
+    assert set(DETECTORS) == set(diagnosis.DETECTORS)
+    assert {kind(verdict) for verdict in diagnosis.IN_ORDER} == {"good"}
+    assert set(WORDS) >= diagnosis.IN_ORDER
+    assert kind("collapsed") == "bad"
+    assert kind("undetermined") == "unknown"
 
 
 def test_a_detector_that_the_page_does_not_know_is_shown_all_the_same() -> None:

@@ -43,6 +43,9 @@ def results(
                         row | {"length": int(length) + k, "score": 0.1 * k + 0.05 * step} for k in range(-8, 8)
                     ]
                     prefixes.append(row | {"prefix": 0, "tokens": 100, "value_error": 0.1 * step - 0.1 * seed})
+    tables: dict[str, Any] = dict(
+        zip(TABLES, map(pd.DataFrame, (runs, responses, prefixes, verdicts, scores)), strict=True)
+    )
     return SettingResults(
         study=study,
         description="What the setting is.",
@@ -51,7 +54,7 @@ def results(
         chains=tuple(chains),
         seeds=(0, 1),
         missing=tuple(missing),
-        **dict(zip(TABLES, map(pd.DataFrame, (runs, responses, prefixes, verdicts, scores)), strict=True)),
+        **tables,
     )
 
 

@@ -175,3 +175,12 @@ def test_without_runs_there_are_no_figures(tmp_path: Path) -> None:
     empty = pd.DataFrame(columns=["init", "seed", "step"])
     assert dynamics_figures(empty, empty, empty, tmp_path, bucket_width=10, headline_alpha="0.5") == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_axes_of_scores_have_the_studys_own_unit() -> None:
+    label = "score (right +1, wrong −1)"
+    made = dynamics_pictures(*metrics(), bucket_width=10, headline_alpha="0.5", score_label=label)
+    labels = {p.name: {panel.y_label for panel in shown(p).panels} for p in made}
+    for name in NAMES:
+        scores = "score_by_length" in name or name == "score_and_accuracy"
+        assert (label in labels[name]) is scores, name

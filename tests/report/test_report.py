@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from bai_pipeline.report import StudyResults, write_report
-from tests.report.constructed import HOSTILE, nothing, results
+from tests.report.constructed import HOSTILE, SCORE_LABEL, nothing, results
 
 SECTIONS = [
     "Summary",
@@ -143,6 +143,22 @@ def test_the_figures_of_the_page_hold_the_numbers_of_their_csv(out: Path, page: 
         csv = csv[csv["drawn"].astype(bool)] if "drawn" in csv else csv
         drawn = [mean for panel in figure["panels"] for line in panel["lines"] for mean in line["mean"]]
         assert drawn == pytest.approx(csv["mean"].tolist(), rel=1e-5), name
+
+
+def test_scores_are_drawn_with_the_unit_of_the_study(page: Parsed) -> None:
+    (data,) = page.texts("script", type="application/json")
+    score, accuracy = json.loads(data)["score_and_accuracy"]["panels"]
+    assert SCORE_LABEL in score.values()
+    assert SCORE_LABEL not in accuracy.values()
+
+
+def test_what_is_confounded_repeats_the_detectors_and_judges_nothing_itself(tmp_path: Path) -> None:
+    verdicts = results().verdicts
+    judged = verdicts.assign(detector="over_optimization", verdict="aligned")[verdicts["detector"] == "kl_train_sample"]
+    page, _ = written(tmp_path, results(verdicts=pd.concat([verdicts, judged], ignore_index=True)))
+    (confounded,) = page.texts("section", id="what-is-confounded")
+    assert "Over-optimization. Score and true accuracy agree in 8 of 8 runs." in confounded
+    assert "Reward hockey stick. No run was diagnosed for it." in confounded
 
 
 def test_every_figure_is_described_for_those_who_cannot_see_it(page: Parsed) -> None:

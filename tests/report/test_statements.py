@@ -1,7 +1,9 @@
+import json
+
 import pandas as pd
 
 from bai_pipeline.report import summarize
-from bai_pipeline.report.statements import hockey_stick, over_optimisation, seeds_and_errors, short_starts
+from bai_pipeline.report.statements import hockey_sticks, over_optimized, seeds_and_errors, short_starts
 
 
 def runs(
@@ -42,52 +44,71 @@ def test_when_no_init_starts_short_the_report_says_so() -> None:
     assert short_starts(summary).endswith("No other init starts below 0.75 of that.")
 
 
-def test_a_score_that_holds_while_accuracy_falls_is_named() -> None:
-    falling, rising = [0.9, 0.8, 0.7, 0.6, 0.5], [0.5, 0.6, 0.7, 0.8, 0.9]
-    text = over_optimisation(
-        summarize(
-            runs(
-                ("paradigm_3", LONG, rising, falling),
-                ("alpha 0.1", LONG, rising, rising),
-                ("alpha 0.5", LONG, falling, falling),
-            )
+Found = tuple[str, str, dict[str, float | None]]
+"""init, verdict, evidence of a run."""
+
+
+def verdicts(detector: str, *found: Found, reason: str = "Why.") -> pd.DataFrame:
+    """A run each; a second detector, of other verdicts, must not enter."""
+    columns = ["init", "seed", "detector", "verdict", "reason", "evidence"]
+    rows = [
+        (init, n, detector, verdict, reason, json.dumps(evidence)) for n, (init, verdict, evidence) in enumerate(found)
+    ]
+    others = [(init, n, "entropy_collapse", "collapsed", "Other.", "{}") for n, (init, _, _) in enumerate(found)]
+    return pd.DataFrame([*rows, *others], columns=columns)
+
+
+def test_over_optimization_is_what_the_detector_says_with_what_was_lost() -> None:
+    text = over_optimized(
+        verdicts(
+            "over_optimization",
+            ("paradigm_3", "over_optimized", {"accuracy_loss": 0.31}),
+            ("paradigm_3", "over_optimized", {"accuracy_loss": 0.2}),
+            ("alpha 0.1", "aligned", {"accuracy_loss": 0.9}),
+            ("alpha 0.5", "undetermined", {}),
         )
     )
-    assert "It holds for Paradigm 3 (score 0.50 → 0.90" in text
-    assert "alpha" not in text
+    assert text.startswith("Score and true accuracy part ways in 2 of 4 runs: Paradigm 3 (2 of 2);")
+    assert "undetermined in 1 of 4 runs." in text
+    assert "True accuracy fell by 0.20 to 0.31 since its best." in text
+    assert "0.9" not in text
 
 
-def test_a_fall_within_two_standard_errors_is_not_named() -> None:
-    # accuracy changes by -0.1 with standard error 0.1 / sqrt(3) = 0.058: 1.7 errors
-    summary = summarize(runs(("paradigm_3", LONG, FLAT, [0.5, 0.5, 0.5, 0.5, 0.4]), spread=0.1))
-    assert over_optimisation(summary).endswith("It holds for no init.")
-
-
-def test_accuracy_that_was_not_recorded_is_said_to_be_missing() -> None:
-    assert "not recorded" in over_optimisation(summarize(runs(("a", LONG, FLAT, FLAT)).drop(columns="accuracy")))
-
-
-def test_a_hockey_stick_needs_an_early_fall_and_a_recovery() -> None:
-    stick, drop, rise = [0.5, 0.1, 0.2, 0.4, 0.8], [0.5, 0.1, 0.1, 0.1, 0.1], [0.5, 0.6, 0.7, 0.8, 0.9]
-    text = hockey_stick(
-        summarize(
-            runs(("paradigm_3", LONG, stick, FLAT), ("alpha 0.1", LONG, drop, FLAT), ("alpha 0.5", LONG, rise, FLAT))
+def test_a_hockey_stick_and_a_decline_are_what_the_detector_says() -> None:
+    text = hockey_sticks(
+        verdicts(
+            "reward_hockey_stick",
+            ("paradigm_3", "hockey_stick", {"decline": 0.45}),
+            ("alpha 0.1", "decline", {"decline": 0.3}),
+            ("alpha 0.5", "steady", {"decline": 0.01}),
         )
     )
-    assert "It holds for Paradigm 3 (by +0.400 ± 0.006)." in text
-    assert hockey_stick(summarize(runs(("a", LONG, rise, FLAT)))).endswith("It holds for no init.")
+    assert "declined and recovered in 1 of 3 runs: Paradigm 3 (1 of 1)" in text
+    assert text.startswith("Declined, with no recovery yet in 1 of 3 runs: alpha 0.1 (1 of 1);")
+    assert "fell by 0.30 to 0.45 standard deviations" in text
 
 
-def test_a_single_step_shows_no_dip() -> None:
-    assert "No run has a second step" in hockey_stick(summarize(runs(("a", [1.0], [0.5], [0.5]))))
+def test_where_nothing_was_found_nothing_is_warned_of() -> None:
+    text = hockey_sticks(verdicts("reward_hockey_stick", ("alpha 0.5", "steady", {"decline": 0.2})))
+    assert text == "Steady in 1 of 1 runs."
+
+
+def test_where_no_run_could_be_judged_for_one_reason_the_reason_is_given() -> None:
+    unknown: list[Found] = [(init, "undetermined", {}) for init in ("paradigm_3", "alpha 0.5")]
+    text = over_optimized(verdicts("over_optimization", *unknown, reason="True accuracy was not recorded."))
+    assert text == "Undetermined in 2 of 2 runs. True accuracy was not recorded."
+
+
+def test_evidence_that_is_unknown_is_left_out_of_the_numbers() -> None:
+    found: list[Found] = [("paradigm_3", "decline", {"decline": value}) for value in (None, 0.4)]
+    assert "fell by 0.40 standard deviations" in hockey_sticks(verdicts("reward_hockey_stick", *found))
+    assert "fell by" not in hockey_sticks(verdicts("reward_hockey_stick", found[0]))
+
+
+def test_runs_that_nobody_diagnosed_are_said_not_to_be() -> None:
+    for table in (pd.DataFrame(), verdicts("entropy_collapse", ("alpha 0.5", "collapsed", {}))):
+        assert over_optimized(table) == hockey_sticks(table) == "No run was diagnosed for it."
 
 
 def test_one_seed_is_said_to_give_no_error() -> None:
     assert seeds_and_errors(summarize(runs(("a", LONG, FLAT, FLAT), seeds=1))).startswith("One seed per init")
-
-
-def test_what_one_seed_shows_is_named_as_possible_noise() -> None:
-    stick, falling = [0.5, 0.1, 0.2, 0.4, 0.8], [0.9, 0.8, 0.7, 0.6, 0.5]
-    summary = summarize(runs(("paradigm_3", LONG, stick, falling), seeds=1))
-    for text in (hockey_stick(summary), over_optimisation(summary)):
-        assert "It holds for no init. With one seed, and so no error to compare with: Paradigm 3" in text

@@ -23,12 +23,6 @@ def test_start_is_the_first_step_and_end_the_mean_of_the_last_fifth() -> None:
     assert (line["score_end"], line["score_change"]) == (2.0, 2.0)
 
 
-def test_a_dip_is_the_first_step_minus_the_mean_of_the_first_quarter_of_the_rest() -> None:
-    # eight steps after the first: the early phase is the first two, mean -1
-    summary = summarize(run("a", 0, [1.0] * 9, [0.5, -0.5, -1.5, *[2.0] * 6]))
-    assert summary.iloc[0]["score_dip"] == 1.5
-
-
 def test_changes_are_averaged_over_seeds_with_their_error() -> None:
     # ratios 0.5 and 1.0: mean 0.75, standard error sqrt(0.125 / 2) = 0.25
     runs = pd.concat([run("a", 0, [40.0, 20.0], [0.0, 1.0]), run("a", 1, [20.0, 20.0], [0.0, 2.0])])
