@@ -108,7 +108,7 @@ def _conclude() -> dg.OpDefinition:
             spec = plan.spec(key)
             result = compute.run(context, spec, plan.store).result
             plan.store.write_ref(key, Ref(result.object, result.digest, spec.identity, dict(spec.inputs)))
-            page = plan.store.path(result.object) / "halving.md"
+            page = plan.store.open(result.object) / "halving.md"
         metadata = {"halving": dg.MetadataValue.md(page.read_text(encoding="utf-8")), **result.metadata}
         context.log_event(dg.AssetMaterialization(NAME, metadata=metadata))
 

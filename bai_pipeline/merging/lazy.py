@@ -1,6 +1,5 @@
 """Merge on load: the tensors of a merge, each computed when a model asks for it, with nothing written."""
 
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +12,9 @@ from torch import Tensor
 from bai_pipeline.checkpoints import TensorRecord
 from bai_pipeline.errors import CheckpointError
 from bai_pipeline.merging.arithmetic import Backend
-from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, MAX_THREADS, new_buffer
+from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, new_buffer
 from bai_pipeline.merging.elements import merge_elements
-from bai_pipeline.merging.inputs import Inputs
+from bai_pipeline.merging.inputs import Inputs, threads_for
 from bai_pipeline.merging.outputs import MemoryOutput
 from bai_pipeline.merging.parents import open_parents
 from bai_pipeline.merging.plan import MergedTensor, MergePlan
@@ -39,7 +38,7 @@ class MergedTensors(Mapping[str, "LazyTensor"]):
         self._plan, self._backend = plan, backend
         self._parents = open_parents(plan.checkpoints, plan.models)
         self._local = threading.local()
-        self._threads = ThreadPoolExecutor(min(MAX_THREADS, len(os.sched_getaffinity(0))))
+        self._threads = ThreadPoolExecutor(threads_for(plan))
 
     def __getitem__(self, name: str) -> "LazyTensor":
         tensor = self._plan.tensors[name]

@@ -15,7 +15,7 @@ from bai_pipeline.jobspec import Execution, JobSpec, Json
 from bai_pipeline.merging import MERGE_VERSION
 from bai_pipeline.merging.recipe import Recipe, bai_recipe, stage_1_recipe
 from bai_pipeline.plan.builders import builder_of
-from bai_pipeline.plan.runs import RunRecord, reaches, run_of_scores
+from bai_pipeline.plan.runs import RUN_FILE, RunRecord, reaches, records_of, run_of_scores
 from bai_pipeline.store import Ref, RefKey, Store
 from bai_pipeline.study import CriticPath, Study
 
@@ -151,7 +151,7 @@ class Plan:
         if ref is None:
             return None
         try:
-            record = RunRecord.read(self.store.open(ref.object))
+            record = RunRecord.read(self.store.peek(ref.object, RUN_FILE))
         except StoreError:
             return None
         if not record.stopped or str(self.study.evaluate_at_step) in record.policies:
@@ -164,7 +164,7 @@ class Plan:
         if ref is None or ref.job != spec.identity:
             return False
         try:
-            path = self.store.open(ref.object)
+            path = self.store.peek(ref.object, *records_of(spec.kind))
         except StoreError:
             return False
         return reaches(spec, path)
