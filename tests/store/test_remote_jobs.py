@@ -1,0 +1,54 @@
+"""Job processes whose store is in object storage."""
+
+import os
+import signal
+import subprocess
+import time
+
+from bai_pipeline.jobs.runner import read_result, write_spec
+from resources import Finished, LocalCompute, LocalSettings
+from tests.resources.one_run import run
+from tests.resources.stand_in_jobs import COMMAND, spec
+from tests.store.object_storage import Machines, files_of
+
+
+def test_a_job_is_run_by_one_machine_and_done_for_all(machines: Machines) -> None:
+    compute = LocalCompute(LocalSettings(command=COMMAND))
+    finished = run(compute, spec("answer"), machines.be("one"))
+    assert isinstance(finished, Finished)
+    assert not finished.reused
+    assert finished.result.metadata["BAI_STORE"] == machines.location
+    store = machines.be("two")
+    assert read_result(spec("answer"), store) == finished.result
+    assert (store.open(finished.result.object) / "answer.txt").read_text() == "42"
+    assert "the answer is coming" in (store.job_directory(spec("answer").identity) / "log.txt").read_text()
+    reused = run(compute, spec("answer"), store)
+    assert isinstance(reused, Finished)
+    assert reused.reused
+
+
+def test_a_killed_job_is_run_again_at_once_on_its_machine(machines: Machines) -> None:
+    store, job = machines.be("one"), spec("sleep")
+    process = subprocess.Popen(
+        [*COMMAND, write_spec(job, store)], env={**os.environ, "BAI_STORE": store.location}, stdout=subprocess.DEVNULL
+    )
+    pid = store.root / "jobs" / job.identity / "work" / "pid"
+    deadline = time.monotonic() + 60
+    while not pid.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    lease = f"jobs/{job.identity}/lease.json"
+    assert lease in files_of(store)
+    pid.unlink()
+    again = subprocess.Popen(
+        [*COMMAND, write_spec(job, store)], env={**os.environ, "BAI_STORE": store.location}, stdout=subprocess.DEVNULL
+    )
+    while not pid.exists():
+        assert again.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    again.kill()
+    again.wait()
