@@ -138,12 +138,16 @@ class Bucket:
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files; those that are not there are no matter."""
-        for name in names:
-            with self._asked(name, "removed"):
-                try:
-                    obstore.delete(self._client, name)
-                except FileNotFoundError as error:
-                    _refuse_no_bucket(error)
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            for _ in pool.map(self._delete, names):
+                pass
+
+    def _delete(self, name: str) -> None:
+        with self._asked(name, "removed"):
+            try:
+                obstore.delete(self._client, name)
+            except FileNotFoundError as error:
+                _refuse_no_bucket(error)
 
     @cached_property
     def _client(self) -> "ObjectStore":

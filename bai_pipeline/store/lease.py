@@ -71,7 +71,7 @@ class Lease:
         """Give the job to whoever waits."""
         self._ended.set()
         self._thread.join()
-        if self._lost is None:
+        if self._lost is None and self._is_ours():
             self._bucket.delete([self._name])
 
     def check(self) -> None:

@@ -158,15 +158,16 @@ class RemoteStore(Store):
         Parts of an upload that was cut within a file are out of sight: a rule of the bucket removes them (see guide).
         """
         latest = datetime.fromtimestamp(time.time() - older_than, UTC)
+        candidates = sorted(self._listed("objects", 3).items())
         named = {self._object_of(ref.object) for _, ref in self.refs() if ref.object.startswith("store:")}
-        garbage, names = [], list[str]()
-        for top, entries in sorted(self._listed("objects", 3).items()):
+        garbage, tables, names = [], list[str](), list[str]()
+        for top, entries in candidates:
             if f"store:{top}" in named or max(entry.modified for entry in entries) > latest:
                 continue
             table = f"{top}/{TABLE_NAME}"
             if any(entry.name == table for entry in entries):
                 garbage.append(f"store:{top}")
-                names.append(table)  # first: without it the object is absent
+                tables.append(table)
             names += [entry.name for entry in entries if entry.name != table]
         for job, entries in self._listed("jobs", 2).items():
             text = self.bucket.get(f"{job}/{TABLE}")
@@ -175,6 +176,7 @@ class RemoteStore(Store):
             names += [entry.name for entry in leftover if entry.modified <= latest]
         if dry_run:
             return garbage
+        self.bucket.delete(tables)  # without them the objects are absent
         self.bucket.delete(names)
         for uri in garbage:
             for place in _COPIES:

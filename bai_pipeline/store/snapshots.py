@@ -82,6 +82,9 @@ class Snapshots:
             version = self._bucket.put_new(name, text.encode())
         else:
             version = self._bucket.replace(name, text.encode(), self._version)
+        if version is None:  # unless the write came through and only its answer was lost
+            found = self._bucket.get_version(name)
+            version = found[1] if found is not None and found[0] == text.encode() else None
         if version is None:
             raise StoreError(
                 f"{self._bucket.location}/{name} was written by another process: it has gone on with this job; its "

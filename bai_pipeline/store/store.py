@@ -1,5 +1,6 @@
 """The store: `objects/<kind>/<digest>/` whole or absent, `refs/…json` replaced at once, `jobs/<identity>/` at work."""
 
+import errno
 import logging
 import shutil
 import time
@@ -201,10 +202,14 @@ class Store:
 
     def read_text(self, name: str) -> str | None:
         """A ref, or a file of a job, by its path below the root; None if there is none."""
-        try:
-            return (self.root / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+        while True:
+            try:
+                return (self.root / name).read_text(encoding="utf-8")
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno != errno.ESTALE:  # NFS: it was replaced between opening and reading
+                    raise
 
     def write_text(self, name: str, text: str) -> None:
         """Replace such a file at once."""

@@ -1,7 +1,9 @@
 """A PPO job whose store is in object storage goes on where another machine left it."""
 
 import logging
+import random
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,3 +65,33 @@ def test_the_ranks_of_a_job_share_the_cache_of_their_machine(make_spec: Callable
     code, output = wait(start(spec, store))
     assert code == 0, output
     assert read_result(spec, store) is not None
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_run_whose_machine_is_lost_goes_on_elsewhere_and_changes_no_byte(
+    make_spec: Callable[..., JobSpec], machines: Machines, store: Store, tmp_path: Path
+) -> None:
+    """SIGKILL at a random moment after a checkpoint was saved; the next machine waits for the lease to run out."""
+    spec = make_spec(steps=60, every=3, ranks=1)
+    local = Store(tmp_path / "local")
+    for uri in spec.execution.inputs.values():
+        shutil.copytree(store.open(uri), local.path(uri))
+    run_job(spec, local, LOGGER)
+    for number in range(3):
+        there = machines.be(f"machine-{number}")
+        table = f"jobs/{spec.identity}/work.json"
+        known, process = there.bucket.get(table), start(spec, there)
+        while there.bucket.get(table) == known:
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(random.uniform(0, 1))
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    last = machines.be("last")
+    code, output = wait(start(spec, last))
+    assert code == 0, output
+    assert "continuing after step" in output
+    assert tables(last, spec) == tables(local, spec)

@@ -219,6 +219,7 @@ def test_a_state_that_another_process_has_written_is_not_overwritten(machines: M
         snapshots.append(Snapshots(store.bucket, "jobs/job", tmp_path / name))
         snapshots[-1].restore()
         (tmp_path / name / "work").mkdir(exist_ok=True)
+        (tmp_path / name / "work" / "state").write_text(name)
     snapshots[1].save()
     with pytest.raises(StoreError, match="was written by another process"):
         snapshots[0].save()
