@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from bai_pipeline.checkpoints.directory import CONFIG_FILE, read_json_object, read_tensors
 from bai_pipeline.checkpoints.header import ITEM_SIZES, TensorInfo
-from bai_pipeline.errors import CheckpointError, StoreError
+from bai_pipeline.errors import CheckpointError, StoreError, StoreUnavailable
 from bai_pipeline.store.ranged import ranged_file
 
 CHUNK_ELEMENTS: Final = 64 * 1024
@@ -57,7 +57,8 @@ def open_tensor(tensor: TensorInfo) -> Iterator[int]:
 
     Raises:
         OSError: the file cannot be opened.
-        CheckpointError: it is in object storage, and cannot be read.
+        CheckpointError: it is in object storage, and is not there any more.
+        StoreUnavailable: it is in object storage, which cannot be asked now.
     """
     elsewhere = ranged_file(tensor.file)
     if elsewhere is None:
@@ -70,6 +71,8 @@ def open_tensor(tensor: TensorInfo) -> Iterator[int]:
     with ExitStack() as stack:
         try:
             descriptor = stack.enter_context(elsewhere.fetched(tensor.start, tensor.nbytes))
+        except StoreUnavailable:
+            raise
         except StoreError as error:
             raise CheckpointError(f"{tensor.file}: tensor {tensor.name}: {error}") from error
         yield descriptor

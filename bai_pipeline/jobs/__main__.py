@@ -10,9 +10,9 @@ import signal
 import sys
 from contextlib import ExitStack
 
-from bai_pipeline.errors import BaiPipelineError, TrainingInterrupted
+from bai_pipeline.errors import BaiPipelineError, StoreUnavailable, TrainingInterrupted
 from bai_pipeline.jobs.ranks import follow, is_follower, is_launcher, launch, meeting
-from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
+from bai_pipeline.jobs.runner import EXIT_CRASHED, EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
 from bai_pipeline.store import open_store
 
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
             spec = read_spec(arguments[0], open_store(os.environ["BAI_STORE"]))
         except BaiPipelineError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return EXIT_REFUSED
+            return EXIT_CRASHED if isinstance(error, StoreUnavailable) else EXIT_REFUSED
         if is_launcher(spec):
             return launch(arguments[0], spec.execution.ranks)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -59,6 +59,9 @@ def main(arguments: list[str]) -> int:
         except TrainingInterrupted as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_INTERRUPTED
+        except StoreUnavailable as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return EXIT_CRASHED
         except BaiPipelineError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_REFUSED

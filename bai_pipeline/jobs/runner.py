@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 
 from bai_pipeline.checkpoints import MANIFEST_FILE
-from bai_pipeline.errors import BaiPipelineError, CheckpointError, JobError, StoreError
+from bai_pipeline.errors import BaiPipelineError, CheckpointError, JobError, StoreError, StoreUnavailable
 from bai_pipeline.jobs.context import CheckOutcome, JobContext, JobResult, Outcome
 from bai_pipeline.jobs.reporter import JobReporter
 from bai_pipeline.jobspec import JobSpec, canonical_json
 from bai_pipeline.plan import MODEL_DIRECTORIES, reaches, records_of
 from bai_pipeline.store import Claim, Store
+
+EXIT_CRASHED = 1
+"""Exit code of a job process whose failure may pass: a crash, or object storage that could not be asked."""
 
 EXIT_REFUSED = 3
 """Exit code of a job process that refused its input: trying again would change nothing (a crash exits with 1)."""
@@ -95,6 +98,8 @@ def read_result(spec: JobSpec, store: Store) -> JobResult | None:
         return None
     try:
         return result if reaches(spec, store.peek(result.object, *records_of(spec.kind))) else None
+    except StoreUnavailable:
+        raise  # a job is not run again because nobody could be asked
     except StoreError:
         return None
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bai_pipeline.checkpoints import TensorRecord
-from bai_pipeline.errors import CheckpointError
+from bai_pipeline.errors import CheckpointError, StoreUnavailable
 from bai_pipeline.merging.arithmetic import Backend
 from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, new_buffer
 from bai_pipeline.merging.elements import merge_elements
@@ -34,7 +34,7 @@ class MergedTensors(Mapping[str, "LazyTensor"]):
     def __init__(self, plan: MergePlan, *, backend: Backend = "auto") -> None:
         if len(plan.recipes) != 1:
             raise ValueError(f"expected a plan of one recipe, got {len(plan.recipes)}")
-        self.failure: CheckpointError | None = None
+        self.failure: CheckpointError | StoreUnavailable | None = None
         self._plan, self._backend = plan, backend
         self._parents = open_parents(plan.checkpoints, plan.models)
         self._local = threading.local()
@@ -77,7 +77,7 @@ class MergedTensors(Mapping[str, "LazyTensor"]):
                 for info, model, digest in zip(inputs.tensors, inputs.models, inputs.hashes, strict=True):
                     if digest is not None:
                         self._parents[model].record(info, TensorRecord.of(info, digest.hexdigest()))
-        except CheckpointError as error:
+        except (CheckpointError, StoreUnavailable) as error:
             self.failure = self.failure or error
             raise
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from bai_pipeline.errors import BaiPipelineError, StoreError
+from bai_pipeline.errors import BaiPipelineError, StoreError, StoreUnavailable
 from bai_pipeline.jobspec import Execution, JobSpec, Json
 from bai_pipeline.merging import MERGE_VERSION
 from bai_pipeline.merging.recipe import Recipe, bai_recipe, stage_1_recipe
@@ -152,6 +152,8 @@ class Plan:
             return None
         try:
             record = RunRecord.read(self.store.peek(ref.object, RUN_FILE))
+        except StoreUnavailable:
+            raise
         except StoreError:
             return None
         if not record.stopped or str(self.study.evaluate_at_step) in record.policies:
@@ -165,6 +167,8 @@ class Plan:
             return False
         try:
             path = self.store.peek(ref.object, *records_of(spec.kind))
+        except StoreUnavailable:
+            raise
         except StoreError:
             return False
         return reaches(spec, path)

@@ -19,7 +19,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import GCSStore, S3Store
 
-from bai_pipeline.errors import StoreError
+from bai_pipeline.errors import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore
@@ -158,13 +158,18 @@ class Bucket:
         """Name the file in whatever goes wrong.
 
         Raises:
-            StoreError: the request failed, after the client had tried again where that can help.
+            StoreError: there is no such file, or bucket.
+            StoreUnavailable: the request failed, after the client had tried again where that can help.
         """
         try:
             yield
         except (BaseError, OSError) as error:
-            reason = "the bucket does not exist" if _NO_BUCKET in str(error) else " ".join(str(error).split())
-            raise StoreError(f"{self.location}/{name} cannot be {what}: {reason[:_SHOWN]}") from error
+            reason = " ".join(str(error).split())[:_SHOWN]
+            final = isinstance(error, FileNotFoundError)
+            if _NO_BUCKET in str(error):
+                reason, final = "the bucket does not exist", True
+            kind = StoreError if final else StoreUnavailable
+            raise kind(f"{self.location}/{name} cannot be {what}: {reason}") from error
 
 
 @cache

@@ -20,14 +20,14 @@ class Claim(Protocol):
         """Make what is below work/ outlive this machine, all of it or nothing.
 
         Raises:
-            StoreError: the job is no longer held, or the store cannot be written.
+            StoreUnavailable: the job is no longer held, or the store cannot be written.
         """
 
     def keep(self, name: str) -> None:
         """The same for one file of the directory that is for reading only: log, progress, attempts."""
 
     def check(self) -> None:
-        """Raise StoreError if the job is no longer held."""
+        """Raise StoreUnavailable if the job is no longer held."""
 
 
 @dataclass(frozen=True)

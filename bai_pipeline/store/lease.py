@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 
-from bai_pipeline.errors import StoreError
+from bai_pipeline.errors import StoreError, StoreUnavailable
 from bai_pipeline.store.bucket import Bucket, Version
 
 LEASE_SECONDS = 60.0
@@ -75,9 +75,9 @@ class Lease:
             self._bucket.delete([self._name])
 
     def check(self) -> None:
-        """Raise StoreError if the lease was lost."""
+        """Raise StoreUnavailable if the lease was lost."""
         if self._lost is not None:
-            raise StoreError(self._lost)
+            raise StoreUnavailable(self._lost)
 
     def _is_dead(self, version: Version) -> bool:
         """Watch one version of the object for as long as a lease lasts; False as soon as there is another one."""

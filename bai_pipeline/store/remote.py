@@ -23,7 +23,7 @@ from pathlib import Path
 
 import xxhash
 
-from bai_pipeline.errors import StoreError
+from bai_pipeline.errors import StoreError, StoreUnavailable
 from bai_pipeline.store.bucket import REQUESTS, Bucket, Entry, upload_all
 from bai_pipeline.store.claims import Claim, locked
 from bai_pipeline.store.integrity import check_files, remember_files
@@ -73,6 +73,8 @@ class RemoteStore(Store):
         uri = f"store:objects/{kind}/{table.digest}"
         try:
             self._check_bucket(uri)
+        except StoreUnavailable:
+            raise
         except StoreError:  # not there yet, or damaged since: replaced by the same content
             top = _name_of(uri)
             upload_all(self.bucket, [(f"{top}/{name}", directory / name) for name in table.files])
@@ -363,6 +365,8 @@ class RemoteStore(Store):
         def fetch(name: str) -> None:
             try:
                 fetch_file(self.bucket, f"{_name_of(top)}/{name}", directory / name, *files[name])
+            except StoreUnavailable:
+                raise
             except StoreError as error:
                 raise StoreError(f"{top} is damaged or incomplete: {name}: {error}") from error
 

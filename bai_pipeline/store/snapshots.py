@@ -15,7 +15,7 @@ from pathlib import Path
 
 import xxhash
 
-from bai_pipeline.errors import StoreError
+from bai_pipeline.errors import StoreError, StoreUnavailable
 from bai_pipeline.jobspec import canonical_json
 from bai_pipeline.store.bucket import REQUESTS, Bucket, Version, upload_all
 from bai_pipeline.store.files import write_atomically
@@ -72,7 +72,7 @@ class Snapshots:
         """Make the bucket's state that of work/.
 
         Raises:
-            StoreError: another process has written it since `restore`.
+            StoreUnavailable: another process has written it since `restore`.
         """
         table = {name: (path.stat().st_size, self._digest(name, path)) for name, path in self._walk()}
         new = {digest: self._work / name for name, (_, digest) in table.items() if digest not in self._kept}
@@ -86,7 +86,7 @@ class Snapshots:
             found = self._bucket.get_version(name)
             version = found[1] if found is not None and found[0] == text.encode() else None
         if version is None:
-            raise StoreError(
+            raise StoreUnavailable(
                 f"{self._bucket.location}/{name} was written by another process: it has gone on with this job; its "
                 "state was left as it is"
             )

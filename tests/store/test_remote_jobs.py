@@ -5,7 +5,13 @@ import signal
 import subprocess
 import time
 
-from bai_pipeline.jobs.runner import read_result, write_spec
+import obstore
+import pytest
+from obstore.exceptions import GenericError
+
+from bai_pipeline.errors import StoreUnavailable
+from bai_pipeline.jobs.__main__ import main
+from bai_pipeline.jobs.runner import EXIT_CRASHED, read_result, write_spec
 from resources import Finished, LocalCompute, LocalSettings
 from tests.resources.one_run import run
 from tests.resources.stand_in_jobs import COMMAND, spec
@@ -52,3 +58,17 @@ def test_a_killed_job_is_run_again_at_once_on_its_machine(machines: Machines) ->
         time.sleep(0.05)
     again.kill()
     again.wait()
+
+
+def test_storage_that_does_not_answer_is_no_refusal(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, job = machines.be("one"), spec("answer")
+    uri = write_spec(job, store)
+
+    def get(*_: object) -> None:
+        raise GenericError("503 Slow Down")
+
+    monkeypatch.setattr(obstore, "get", get)
+    monkeypatch.setenv("BAI_STORE", store.location)
+    assert main([uri]) == EXIT_CRASHED
+    with pytest.raises(StoreUnavailable, match=f"{store.location}/jobs/.*result.json cannot be read: 503 Slow Down"):
+        read_result(job, store)
