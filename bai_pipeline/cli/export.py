@@ -19,6 +19,7 @@ def export(
     ] = "store",
 ) -> None:
     """Write the actor of a study as a Hugging Face directory: the very weights that PPO merges while it loads."""
+    from bai_pipeline.checkpoints import MANIFEST_FILE
     from bai_pipeline.merging.destination import merge_to
     from bai_pipeline.merging.recipe_directory import read_recipe
     from bai_pipeline.plan import Plan
@@ -33,7 +34,7 @@ def export(
     spec = plan.spec(key)
     if not plan.satisfied(key, spec):
         raise StoreError(f"{key} of study {key.study!r} is not what the study asks for now; materialize it first")
-    models = {name: plan.store.open(uri) for name, uri in spec.execution.inputs.items()}
+    models = {name: plan.store.open_tensors(uri, MANIFEST_FILE) for name, uri in spec.execution.inputs.items()}
     settings = spec.settings
     with progress_to_stderr() as report:
         merge_to(

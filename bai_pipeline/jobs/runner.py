@@ -204,7 +204,7 @@ def open_input(spec: JobSpec, name: str, store: Store, cache: Path) -> Path:
 def _open(kind: str, name: str, uri: str, store: Store) -> Path:
     """An input, as far as this kind of job reads it."""
     merged = kind in _MERGES or (kind == "ppo" and name.startswith("actor."))
-    if uri.startswith("store:") and merged:
+    if merged:
         return store.open_tensors(uri, MANIFEST_FILE)
     return store.open(uri, skip=MODEL_DIRECTORIES if kind in _READERS_OF_TABLES else ())
 

@@ -118,6 +118,8 @@ class RemoteStore(Store):
         return self._fetch_some(top, {inside + name: table.files[inside + name] for name in names}) / inside
 
     def open_tensors(self, uri: str, manifest: str) -> Path:
+        if not uri.startswith("store:"):
+            return super().open(uri)
         top, inside = self._split(uri)
         if self.path(top).is_dir():
             return self.open(uri)

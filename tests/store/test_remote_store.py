@@ -9,7 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from bai_pipeline.cli import main as cli
 from bai_pipeline.errors import StoreError
 from bai_pipeline.store import Ref, RefKey, Store, open_store
 from bai_pipeline.store.bucket import Bucket
@@ -297,3 +299,27 @@ def test_a_log_is_kept_and_gone_on_with(machines: Machines) -> None:
     (store.job_directory("job") / "log.txt").write_text("first attempt\n")
     store.keep_log("job")
     assert (machines.be("two").job_directory("job") / "log.txt").read_text() == "first attempt\n"
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_commands_take_a_location(machines: Machines) -> None:
+    def bai(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli.app, [*arguments, "--store", machines.location])
+        return result.exit_code, result.output
+
+    store = machines.be("one")
+    uri = publish(store, a="1")
+    machines.be("two")
+    assert bai("verify") == (0, "1 objects, 0 damaged\n")
+    assert bai("store", "evict") == (0, "0 copies removed\n")
+    code, output = bai("status", "--study", "micro", "--json")
+    assert code == 0
+    assert "fresh" not in output
+    store.bucket.put(f"{uri.removeprefix('store:')}/a", b"2")
+    code, output = bai("verify")
+    assert code == 1
+    assert "1 objects, 1 damaged" in output
+    assert bai("store", "gc", "--older-than", "-1") == (0, f"{uri}\n1 objects removed\n")
+    assert files_of(store) == []
