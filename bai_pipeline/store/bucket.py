@@ -28,6 +28,8 @@ PIECE = 8 * 1024 * 1024
 """Bytes of a request of a large transfer."""
 REQUESTS = 8
 """At a time, of one transfer: a connection alone gives some 100 MB/s."""
+FILES = 4
+"""Uploads at a time: each of a large file holds REQUESTS pieces."""
 _MAX_PARTS = 9_000
 """S3 takes 10,000 parts an upload."""
 _SHOWN = 300
@@ -200,6 +202,6 @@ def _refuse_no_bucket(error: Exception) -> None:
 
 def upload_all(bucket: Bucket, files: Sequence[tuple[str, Path]]) -> None:
     """Upload many files, some at a time."""
-    with ThreadPoolExecutor(REQUESTS) as pool:
+    with ThreadPoolExecutor(FILES) as pool:
         for _ in pool.map(lambda item: bucket.upload(*item), files):
             pass

@@ -17,12 +17,13 @@ import xxhash
 
 from bai_pipeline.errors import StoreError, StoreUnavailable
 from bai_pipeline.jobspec import canonical_json
-from bai_pipeline.store.bucket import REQUESTS, Bucket, Version, upload_all
+from bai_pipeline.store.bucket import FILES, REQUESTS, Bucket, Version
 from bai_pipeline.store.files import write_atomically
 from bai_pipeline.store.integrity import identity_of
 from bai_pipeline.store.objects import ObjectTable, hash_file
 
 TABLE = "work.json"
+_TRIES = 10
 
 
 class Snapshots:
@@ -74,9 +75,8 @@ class Snapshots:
         Raises:
             StoreUnavailable: another process has written it since `restore`.
         """
-        table = {name: (path.stat().st_size, self._digest(name, path)) for name, path in self._walk()}
-        new = {digest: self._work / name for name, (_, digest) in table.items() if digest not in self._kept}
-        upload_all(self._bucket, [(self._place(digest), path) for digest, path in sorted(new.items())])
+        with ThreadPoolExecutor(FILES) as pool:
+            table = dict(pool.map(lambda item: (item[0], self._upload(*item)), self._walk()))
         text, name = canonical_json(table), f"{self._prefix}/{TABLE}"
         if self._version is None:
             version = self._bucket.put_new(name, text.encode())
@@ -103,13 +103,18 @@ class Snapshots:
             if path.is_file() and not any(part.startswith(".") for part in name.parts):
                 yield name.as_posix(), path
 
-    def _digest(self, name: str, path: Path) -> str:
-        """Of a file; its bytes are read again where (size, mtime, inode) is another."""
-        identity = identity_of(path)
-        known = self._hashed.get(name)
-        if known is None or known[0] != identity:
-            known = self._hashed[name] = (identity, hash_file(path))
-        return known[1]
+    def _upload(self, name: str, path: Path) -> tuple[int, str]:
+        """Size and digest of a file, once the bucket has it; one that changes meanwhile is taken again."""
+        for _ in range(_TRIES):
+            identity = identity_of(path)
+            known = self._hashed.get(name)
+            if known is None or known[0] != identity:
+                known = self._hashed[name] = (identity, hash_file(path))
+            if known[1] not in self._kept:
+                self._bucket.upload(self._place(known[1]), path)
+            if identity_of(path) == identity:
+                return identity[0], known[1]
+        raise StoreUnavailable(f"{path} was written {_TRIES} times while it was uploaded; the state was not saved")
 
     def _fetch(self, path: Path, size: int, digest: str) -> None:
         fetch_file(self._bucket, self._place(digest), path, size, digest)

@@ -227,6 +227,29 @@ def test_a_state_that_another_process_has_written_is_not_overwritten(machines: M
         snapshots[0].save()
 
 
+def test_a_file_that_grows_while_it_is_uploaded_is_saved_as_it_was_at_one_time(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tracker writes when it likes."""
+    store, upload, grown = machines.be("one"), Bucket.upload, []
+
+    def grow(bucket: Bucket, name: str, path: Path) -> None:
+        if len(grown) < 2:
+            grown.append(name)
+            with path.open("a") as file:
+                file.write("more")
+        upload(bucket, name, path)
+
+    with store.claim("job", LOGGER) as claim:
+        (claim.directory / "work").mkdir()
+        (claim.directory / "work" / "events").write_text("some")
+        monkeypatch.setattr(Bucket, "upload", grow)
+        claim.save()
+    assert len(grown) == 2
+    with machines.be("two").claim("job", LOGGER) as claim:
+        assert (claim.directory / "work" / "events").read_text() == "somemoremore"
+
+
 def test_a_job_is_held_by_one_machine_and_waited_for_by_the_other(machines: Machines) -> None:
     bucket = machines.be("one").bucket
     first, second = (Lease(bucket, "lease", cache, seconds=2) for cache in ("one", "two"))
