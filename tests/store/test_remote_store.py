@@ -231,7 +231,8 @@ def test_a_file_that_grows_while_it_is_uploaded_is_saved_as_it_was_at_one_time(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tracker writes when it likes."""
-    store, upload, grown = machines.be("one"), Bucket.upload, []
+    store, upload = machines.be("one"), Bucket.upload
+    grown: list[str] = []
 
     def grow(bucket: Bucket, name: str, path: Path) -> None:
         if len(grown) < 2:
