@@ -92,7 +92,7 @@ def job_environment(settings: LocalSettings | KubernetesSettings, store: Store) 
         **_OFFLINE,
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
-        "BAI_STORE": store.location,
+        **store.environment,
         **settings.env,
     }
 

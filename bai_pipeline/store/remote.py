@@ -65,6 +65,10 @@ class RemoteStore(Store):
     def location(self) -> str:
         return self.bucket.location
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "BAI_STORE_CACHE": str(self.root.parent)}
+
     # -- objects -----------------------------------------------------------------------------------------------------
 
     def publish(self, kind: str, directory: Path) -> str:
@@ -133,9 +137,7 @@ class RemoteStore(Store):
         with self.staging() as staged:
             files = {name.removeprefix(inside): entry for name, entry in table.files.items() if name.startswith(inside)}
             write_ranged_directory(self.bucket, f"{_name_of(top)}/{inside}", files, staged)
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError, NotADirectoryError, OSError):
-                staged.rename(directory)
+            _rename(staged, directory)
         return directory
 
     def verify(self, uri: str) -> None:
@@ -331,13 +333,7 @@ class RemoteStore(Store):
             self._download(top, table.files, staged)
             (staged / TABLE_NAME).write_text(table.to_json(), encoding="utf-8")
             remember_files(staged, table.files, self._memory(top))
-            destination = self.path(top)
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                staged.rename(destination)
-            except OSError:
-                if not destination.is_dir():
-                    raise
+            _rename(staged, self.path(top))
 
     def _fetch_some(self, top: str, files: Mapping[str, tuple[int, str]]) -> Path:
         """Single files of an object, each of them verified; the directory that holds them."""
@@ -406,6 +402,16 @@ class RemoteClaim:
 
     def check(self) -> None:
         self.lease.check()
+
+
+def _rename(directory: Path, destination: Path) -> None:
+    """Give a directory its place, unless another process was first: it has the same content."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.rename(destination)
+    except OSError:
+        if not destination.is_dir():
+            raise
 
 
 def _name_of(top: str) -> str:

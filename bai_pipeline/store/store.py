@@ -36,6 +36,11 @@ class Store:
         """What `BAI_STORE` is for a process that shall use this store."""
         return str(self.root)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a process finds this store, and works in the same directory if it is mounted there."""
+        return {"BAI_STORE": self.location}
+
     # -- objects -----------------------------------------------------------------------------------------------------
 
     @contextmanager

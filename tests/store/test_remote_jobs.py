@@ -24,6 +24,9 @@ def test_a_job_is_run_by_one_machine_and_done_for_all(machines: Machines) -> Non
     assert isinstance(finished, Finished)
     assert not finished.reused
     assert finished.result.metadata["BAI_STORE"] == machines.location
+    store = machines.be("one")
+    assert store.environment == {"BAI_STORE": machines.location, "BAI_STORE_CACHE": os.environ["BAI_STORE_CACHE"]}
+    assert (store.root / "jobs" / spec("answer").identity / "result.json").is_file()
     store = machines.be("two")
     assert read_result(spec("answer"), store) == finished.result
     assert (store.open(finished.result.object) / "answer.txt").read_text() == "42"
