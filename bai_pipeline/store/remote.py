@@ -130,7 +130,8 @@ class RemoteStore(Store):
         table = self._table(top)
         if inside + manifest not in table.files:
             return self.open(uri)
-        directory = self.root / "ranged" / top.removeprefix("store:objects/") / inside
+        place = f"{top}/{inside}".removeprefix("store:objects/").rstrip("/").split("/", 2)
+        directory = self.root / "ranged" / place[0] / ".".join(place[1:]).replace("/", ".")
         if directory.is_dir():
             os.utime(directory)
             return directory
@@ -186,7 +187,8 @@ class RemoteStore(Store):
         self.bucket.delete(names)
         for uri in garbage:
             for place in _COPIES:
-                shutil.rmtree(self.root / place / uri.removeprefix("store:objects/"), ignore_errors=True)
+                for copy in (self.root / place).glob(f"{uri.removeprefix('store:objects/')}*"):
+                    shutil.rmtree(copy)
         for leftover_here in (self.root / "staging").glob("*"):
             if leftover_here.stat().st_mtime <= latest.timestamp():
                 shutil.rmtree(leftover_here)
@@ -291,12 +293,14 @@ class RemoteStore(Store):
             StoreError: it is absent, or its table was altered.
         """
         if (self.path(top) / TABLE_NAME).is_file():
-            return ObjectTable.read(self.path(top))
+            known = ObjectTable.read(self.path(top))
+            if top.endswith(f"/{known.digest}"):
+                return known
         text = self.bucket.get(f"{_name_of(top)}/{TABLE_NAME}")
         if text is None:
             raise StoreError(f"{top} is not in the store (looked in {self.location})")
         table = ObjectTable.from_json(text.decode(), f"{self.location}/{_name_of(top)}")
-        if f"{top.rpartition('/')[0]}/{table.digest}" != top:
+        if not top.endswith(f"/{table.digest}"):
             raise StoreError(f"{self.location}/{_name_of(top)}/{TABLE_NAME} was altered: its digest is {table.digest}")
         return table
 
@@ -339,7 +343,12 @@ class RemoteStore(Store):
         """Single files of an object, each of them verified; the directory that holds them."""
         local = self.path(top)
         if local.is_dir():
-            return local
+            try:
+                check_files(top, local, files, self._memory(top), every_byte=False)
+            except StoreError:
+                self._remove(local)
+            else:
+                return local
         key = top.removeprefix("store:objects/")
         directory, memory = self.root / "partial" / key, self.root / "cache" / f"partial-{key.replace('/', '-')}.json"
         missing = {}

@@ -85,6 +85,23 @@ def test_a_model_is_loaded_from_ranges_as_from_files(
     assert all(torch.equal(loaded[0][name], loaded[1][name]) for name in loaded[0])
 
 
+def test_a_directory_inside_an_object_and_the_whole_of_it_are_two(machines: Machines, models: dict[str, Path]) -> None:
+    """As the actors of `actors: checkpoint`, which are one object."""
+    store = machines.be("one")
+    with store.staging() as out:
+        for name, path in models.items():
+            (out / "a" / name).mkdir(parents=True)
+            for file in path.iterdir():
+                (out / "a" / name / file.name).write_bytes(file.read_bytes())
+        (out / MANIFEST_FILE).write_text("{}")
+        uri = store.publish("actor_checkpoints", out)
+    store = machines.be("two")
+    inside = store.open_tensors(f"{uri}/a/base_model", MANIFEST_FILE)
+    assert Checkpoint.open(inside).tensors.keys() == Checkpoint.open(models["base_model"]).tensors.keys()
+    whole = store.open_tensors(uri, MANIFEST_FILE)
+    assert Checkpoint.open(whole / "a" / "instruct_sft").nbytes == Checkpoint.open(models["instruct_sft"]).nbytes
+
+
 def test_a_damaged_range_is_refused(machines: Machines, models: dict[str, Path], tmp_path: Path) -> None:
     uris = published(machines.be("one"), models)
     store = machines.be("two")

@@ -123,6 +123,16 @@ def test_an_altered_copy_in_the_cache_is_fetched_again(machines: Machines) -> No
     assert (store.open(uri) / "a").read_text() == "1"
 
 
+def test_an_altered_copy_is_not_peeked_into(machines: Machines) -> None:
+    store = machines.be("one")
+    uri = publish(store, a="1", b="2")
+    (store.path(uri) / "a").write_text("3")
+    assert (store.peek(uri, "a") / "a").read_text() == "1"
+    (store.open(uri) / ".files.json").write_text("{}")
+    assert store.digest(uri) == Path(uri).name
+    assert (store.peek(uri, "a") / "a").read_text() == "1"
+
+
 def test_two_writers_of_the_same_object_are_harmless(machines: Machines) -> None:
     stores = [machines.be("one"), machines.be("two")]
     uris: list[str] = []
