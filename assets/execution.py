@@ -13,6 +13,7 @@ from bai_pipeline.errors import BaiPipelineError
 from bai_pipeline.jobs.context import CheckOutcome, JobResult
 from bai_pipeline.jobs.runner import read_failed_checks
 from bai_pipeline.jobspec import JobSpec
+from bai_pipeline.plan import MODEL_DIRECTORIES
 from bai_pipeline.store import Ref, RefKey, Store
 from resources import Compute, Context, Finished, StudyResource
 
@@ -60,7 +61,7 @@ def materialize(
     metadata: dict[str, object] = {} if alpha is None else {"alpha": float(alpha)}
     metadata |= {**readings(done), **provenance(done, plan.store)}
     if show is not None:
-        metadata |= show(plan.store.path(results[0].object))
+        metadata |= show(plan.store.open(results[0].object, skip=MODEL_DIRECTORIES))
     return dg.MaterializeResult(
         metadata=metadata,  # type: ignore[arg-type]
         data_version=dg.DataVersion(data_version(results)),

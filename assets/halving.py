@@ -112,7 +112,7 @@ def _conclude() -> dg.OpDefinition:
             plan = study.plan()
             key = RefKey(plan.study.name, NAME)
             done = {key: _run(context, plan, key, compute)}
-            text = (plan.store.path(done[key].result.object) / "halving.md").read_text(encoding="utf-8")
+            text = (plan.store.open(done[key].result.object) / "halving.md").read_text(encoding="utf-8")
         context.log.info(text)
         metadata = {
             "halving": dg.MetadataValue.md(text),

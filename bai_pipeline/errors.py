@@ -53,5 +53,9 @@ class StoreError(BaiPipelineError, RuntimeError):
     """The store cannot give or take an artefact: absent, damaged or incomplete."""
 
 
+class StoreUnavailable(StoreError):
+    """Object storage cannot be asked now, or another machine has gone on with the job: trying again may help."""
+
+
 class JobError(BaiPipelineError, RuntimeError):
     """A job process failed; the message ends with the tail of its log."""

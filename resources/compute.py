@@ -66,7 +66,10 @@ class Compute(ABC):
         spec = replace(spec, execution=replace(spec.execution, **self.settings.execution(spec.kind)))
         uri = write_spec(spec, store)
         context.log.info("%s job %s; its log: %s", spec.kind, spec.identity, log_file(spec, store))
-        self.launch(context, spec, uri, store)
+        try:
+            self.launch(context, spec, uri, store)
+        finally:
+            store.keep_log(spec.identity)
         return Finished(self._result(spec, store), reused=False)
 
     def _result(self, spec: JobSpec, store: Store) -> JobResult:
@@ -89,7 +92,7 @@ def job_environment(settings: LocalSettings | KubernetesSettings, store: Store) 
         **_OFFLINE,
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
-        "BAI_STORE": str(store.root),
+        **store.environment,
         **settings.env,
     }
 

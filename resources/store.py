@@ -1,18 +1,16 @@
 """The store as a resource."""
 
-from pathlib import Path
-
 import dagster as dg
 
-from bai_pipeline.store import Store
+from bai_pipeline.store import Store, open_store
 
 
 class StoreResource(dg.ConfigurableResource[None]):
     """Where every artefact lies."""
 
     root: str
-    """A directory; every process of a deployment sees the same one."""
+    """A directory, which every process of a deployment sees, or s3://BUCKET/PREFIX, or gs://BUCKET/PREFIX."""
 
     def open(self) -> Store:
-        """The store, with an absolute root: job processes get it by its path."""
-        return Store(Path(self.root).resolve())
+        """The store, at an absolute place: job processes get it by its location."""
+        return open_store(self.root)

@@ -20,7 +20,7 @@ from assets.demo.runs import Run, Worker
 from assets.demo.tasks import TABLES, WAVES, Task, waves
 from bai_pipeline.errors import BaiPipelineError, StoreError
 from bai_pipeline.plan import Plan
-from bai_pipeline.store import Store
+from bai_pipeline.store import open_store
 from bai_pipeline.study import load_study
 
 AT_A_TIME = 2
@@ -48,8 +48,8 @@ def main() -> int:
     """Run the demo; returns the exit code."""
     console = Console(highlight=False)
     study = load_study()
-    plan = Plan(study, Store(Path(os.environ.get("BAI_STORE") or "store").resolve()))
-    os.environ["BAI_STORE"] = str(plan.store.root)
+    plan = Plan(study, open_store(os.environ.get("BAI_STORE") or "store"))
+    os.environ["BAI_STORE"] = plan.store.location
     if not any(waves(plan)):
         show(plan, console)
         console.print(f"Study {study.name}: everything is fresh, nothing to do.")

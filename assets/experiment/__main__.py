@@ -19,7 +19,7 @@ from assets.experiment.results import gather
 from bai_pipeline.errors import BaiPipelineError
 from bai_pipeline.plan import Plan
 from bai_pipeline.report.experiment import write_experiment
-from bai_pipeline.store import Store
+from bai_pipeline.store import Store, open_store
 from bai_pipeline.study import PRESETS
 
 OUT = Path("docs/study")
@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 if a part failed, which the pages then say."""
     options = _parsed(arguments)
     console = Console(highlight=False)
-    store = Store(Path(os.environ.get("BAI_STORE") or "store").resolve())
-    os.environ["BAI_STORE"] = str(store.root)
+    store = open_store(os.environ.get("BAI_STORE") or "store")
+    os.environ["BAI_STORE"] = store.location
     wanted = list(parts(store.root / "studies", options.settings, options.chains, options.seeds))
     failed = 0
     if not options.only_write:

@@ -1,6 +1,6 @@
 """Safetensors checkpoints: read without trust, compared, verified, written whole. Imports no torch."""
 
-from bai_pipeline.checkpoints.checkpoint import CHUNK_ELEMENTS, Checkpoint, Reader
+from bai_pipeline.checkpoints.checkpoint import CHUNK_ELEMENTS, Checkpoint, Reader, open_tensor
 from bai_pipeline.checkpoints.finite import check_finite, first_non_finite
 from bai_pipeline.checkpoints.fit import FitReport, check_fit, compare
 from bai_pipeline.checkpoints.header import ITEM_SIZES, TensorInfo, encode_header, read_header
@@ -51,6 +51,7 @@ __all__ = [
     "first_non_finite",
     "hash_files",
     "hash_tensor",
+    "open_tensor",
     "read_header",
     "read_manifest",
     "remember_digest",

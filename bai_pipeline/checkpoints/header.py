@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 from bai_pipeline.checkpoints.listing import short
 from bai_pipeline.errors import CheckpointError
+from bai_pipeline.store.ranged import ranged_file
 
 ITEM_SIZES: Final = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
@@ -62,7 +63,8 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             the file.
     """
     with reading(file), file.open("rb", buffering=0) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        elsewhere = ranged_file(file)
+        size = os.fstat(stream.fileno()).st_size if elsewhere is None else elsewhere.size
         prefix = stream.read(8)
         if len(prefix) < 8:
             _refuse(file, f"expected at least 8 bytes of header length, the file has {size}")

@@ -35,7 +35,9 @@ app.command("diagnose")(diagnose)
 app.command("plan")(plan)
 
 StudyOption = Annotated[str | None, typer.Option("--study", help="Preset or YAML file; default BAI_STUDY, else micro.")]
-StoreOption = Annotated[Path, typer.Option("--store", envvar="BAI_STORE", help="Root of the store.")]
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar="BAI_STORE", help="Directory, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.")
+]
 Paths = Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Checkpoints or recipe directories.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -88,16 +90,16 @@ def study_presets() -> None:
 
 
 @app.command()
-def status(study: StudyOption = None, store: StoreOption = Path("store"), as_json: JsonOption = False) -> None:
+def status(study: StudyOption = None, store: StoreOption = "store", as_json: JsonOption = False) -> None:
     """Say of every asset of a study whether it is fresh, stale, absent or a hole, and why."""
     from rich.markup import escape
     from rich.table import Table
 
     from bai_pipeline.plan import Plan
-    from bai_pipeline.store import Store
+    from bai_pipeline.store import open_store
     from bai_pipeline.study import load_study
 
-    states = Plan(load_study(study), Store(store)).status()
+    states = Plan(load_study(study), open_store(store)).status()
     if as_json:
         _console().print_json(json.dumps({str(key): [s.state, s.reason] for key, s in states.items()}))
         return
@@ -109,19 +111,20 @@ def status(study: StudyOption = None, store: StoreOption = Path("store"), as_jso
 
 
 @app.command()
-def verify(paths: Paths = None, store: StoreOption = Path("store")) -> None:
+def verify(paths: Paths = None, store: StoreOption = "store") -> None:
     """Read every byte of checkpoints, or without a PATH of the store, and compare it with what was recorded."""
-    from bai_pipeline.store import Store
+    from bai_pipeline.store import open_store
 
-    if not paths and not (store / "objects").is_dir():
+    if not paths and "://" not in store and not (Path(store) / "objects").is_dir():
         raise StoreError(f"{store} is not a store: it has no directory objects")
-    items, failed = paths or Store(store).objects(), 0
+    opened = open_store(store)
+    items, failed = paths or opened.objects(), 0
     for item in items:
         try:
             if isinstance(item, Path):
                 typer.echo(f"{item}: {verify_directory(item)}")
             else:
-                Store(store).verify(item)
+                opened.verify(item)
         except BaiPipelineError as error:
             failed += 1
             typer.secho(str(error), fg=typer.colors.RED)
@@ -131,16 +134,30 @@ def verify(paths: Paths = None, store: StoreOption = Path("store")) -> None:
         raise typer.Exit(1)
 
 
+@store_app.command("evict")
+def store_evict(
+    store: StoreOption = "store",
+    older_than: Annotated[float, typer.Option("--older-than", help="Hours; what is younger is spared.")] = 24.0,
+) -> None:
+    """Remove this machine's copies of what is in object storage."""
+    from bai_pipeline.store import open_store
+
+    removed = open_store(store).evict(older_than=older_than * 3600)
+    for path in removed:
+        typer.echo(path)
+    typer.echo(f"{len(removed)} copies removed")
+
+
 @store_app.command("gc")
 def store_gc(
-    store: StoreOption = Path("store"),
+    store: StoreOption = "store",
     older_than: Annotated[float, typer.Option("--older-than", help="Hours; what is younger is spared.")] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list.")] = False,
 ) -> None:
     """Remove the objects that no ref names, and what interrupted jobs left."""
-    from bai_pipeline.store import Store
+    from bai_pipeline.store import open_store
 
-    garbage = Store(store).collect_garbage(older_than=older_than * 3600, dry_run=dry_run)
+    garbage = open_store(store).collect_garbage(older_than=older_than * 3600, dry_run=dry_run)
     for uri in garbage:
         typer.echo(uri)
     typer.echo(f"{len(garbage)} objects {'would be ' if dry_run else ''}removed")

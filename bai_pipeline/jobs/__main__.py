@@ -9,12 +9,11 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
-from bai_pipeline.errors import BaiPipelineError, TrainingInterrupted
+from bai_pipeline.errors import BaiPipelineError, StoreUnavailable, TrainingInterrupted
 from bai_pipeline.jobs.ranks import follow, is_follower, is_launcher, launch, meeting
-from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
-from bai_pipeline.store import Store
+from bai_pipeline.jobs.runner import EXIT_CRASHED, EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
+from bai_pipeline.store import open_store
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,18 +22,18 @@ def main(arguments: list[str]) -> int:
     """Run the job; returns the exit code: 0 done, 1 crashed, 2 not a valid call, 3 refused, 75 interrupted."""
     if len(arguments) != 1 or "BAI_STORE" not in os.environ:
         print(
-            "usage: BAI_STORE=DIRECTORY python -m bai_pipeline.jobs store:jobs/IDENTITY/spec-DIGEST.json",
+            "usage: BAI_STORE=LOCATION python -m bai_pipeline.jobs store:jobs/IDENTITY/spec-DIGEST.json; a location is "
+            "DIRECTORY, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX",
             file=sys.stderr,
         )
         return 2
     die_with_parent()
-    store = Store(Path(os.environ["BAI_STORE"]))
     if "RANK" not in os.environ:
         try:
-            spec = read_spec(arguments[0], store)
+            spec = read_spec(arguments[0], open_store(os.environ["BAI_STORE"]))
         except BaiPipelineError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return EXIT_REFUSED
+            return EXIT_CRASHED if isinstance(error, StoreUnavailable) else EXIT_REFUSED
         if is_launcher(spec):
             return launch(arguments[0], spec.execution.ranks)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -51,6 +50,7 @@ def main(arguments: list[str]) -> int:
             pipes = stack.enter_context(open_dagster_pipes())
             logger.addHandler(_Forward(pipes.log))
         try:
+            store = open_store(os.environ["BAI_STORE"])
             spec = read_spec(arguments[0], store)
             if is_follower():
                 follow(spec, store)
@@ -59,6 +59,9 @@ def main(arguments: list[str]) -> int:
         except TrainingInterrupted as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_INTERRUPTED
+        except StoreUnavailable as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return EXIT_CRASHED
         except BaiPipelineError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_REFUSED

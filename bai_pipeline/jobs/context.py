@@ -28,6 +28,8 @@ class JobContext:
     """File that remembers digests of what the user brought."""
     result_of: Callable[[str], "JobResult | None"]
     """What another job of the store reported, by its identity: readings that no result may depend on."""
+    save: Callable[[], None] = lambda: None
+    """Makes `work` outlive this machine, as it is now: whole or absent. Ranks other than the first need not call it."""
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def follow(spec: JobSpec, store: Store) -> None:
     meet = meeting(spec)
     if meet is None or not meet(False):
         return
+    store.check_shared(spec.identity)
     directory = store.job_directory(spec.identity)
     cache = store.root / "cache" / "brought.json"
     inputs = {name: open_input(spec, name, store, cache) for name in spec.execution.inputs}

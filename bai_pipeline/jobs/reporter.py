@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bai_pipeline.jobs.context import CheckOutcome
@@ -11,14 +12,23 @@ from bai_pipeline.store.files import write_atomically
 
 _INTERVAL = 2.0
 """Seconds between two lines of progress."""
+_KEEP_INTERVAL = 30.0
+"""Seconds between two times that progress is shown to other machines."""
 
 
 class JobReporter:
     """The `Reporter` of a job process."""
 
-    def __init__(self, logger: logging.Logger, progress_file: Path) -> None:
+    def __init__(
+        self, logger: logging.Logger, progress_file: Path, keep: Callable[[str], None] = lambda name: None
+    ) -> None:
+        """Report to a logger and a file.
+
+        Args:
+            keep: called with the file's name after it was written, now and then (see `store.Claim.keep`).
+        """
         self._logger = logger
-        self._file = progress_file
+        self._file, self._keep, self._kept = progress_file, keep, float("-inf")
         self._start: tuple[float, int] | None = None
         self._last = 0.0
         self.checks: list[CheckOutcome] = []
@@ -36,6 +46,9 @@ class JobReporter:
         readings = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         self._logger.info(f"{done}/{total}, {left}" + (f": {readings}" if readings else ""))
         write_atomically(self._file, canonical_json({"done": done, "total": total}))
+        if done == total or now - self._kept >= _KEEP_INTERVAL:
+            self._kept = now
+            self._keep(self._file.name)
 
     def log(self, message: str) -> None:
         self._logger.info(message)

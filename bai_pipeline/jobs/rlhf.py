@@ -51,6 +51,7 @@ def ppo(job: JobContext) -> Outcome:
         ),
         trackers=cast(Any, execution.trackers),
         rule=WatchRule(cast(Any, execution.on_collapse), DynamicsSettings.model_validate(execution.dynamics)),
+        saved=job.save,
     )
     return Outcome(metadata)
 

@@ -1,24 +1,25 @@
 """Running one job: from a specification in the store to an object in the store, once."""
 
-import fcntl
 import hashlib
 import importlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from bai_pipeline.errors import BaiPipelineError, CheckpointError, JobError, StoreError
+from bai_pipeline.checkpoints import MANIFEST_FILE
+from bai_pipeline.errors import BaiPipelineError, CheckpointError, JobError, StoreError, StoreUnavailable
 from bai_pipeline.jobs.context import CheckOutcome, JobContext, JobResult, Outcome
 from bai_pipeline.jobs.reporter import JobReporter
 from bai_pipeline.jobspec import JobSpec, canonical_json
-from bai_pipeline.plan import reaches
-from bai_pipeline.store import Store
-from bai_pipeline.store.files import write_atomically
+from bai_pipeline.plan import MODEL_DIRECTORIES, reaches, records_of
+from bai_pipeline.store import Claim, Store
+
+EXIT_CRASHED = 1
+"""Exit code of a job process whose failure may pass: a crash, or object storage that could not be asked."""
 
 EXIT_REFUSED = 3
 """Exit code of a job process that refused its input: trying again would change nothing (a crash exits with 1)."""
@@ -57,12 +58,17 @@ KINDS = {
 
 FAILED_CHECKS = "failed_checks.json"
 
+_MERGES = frozenset({"merge", "actor", "actor_checkpoints"})
+"""Jobs that take tensors of their inputs one by one."""
+_READERS_OF_TABLES = frozenset({"diagnose", "recommendation", "halving", "figures", "report"})
+"""Jobs that open no model, but inputs that hold some."""
+
 
 def write_spec(spec: JobSpec, store: Store) -> str:
     """Put a specification into the store for a job process to read; returns its URI."""
     text = spec.to_json()
     name = f"spec-{_text_digest(text)}.json"  # two callers may ask the same job for different steps
-    write_atomically(store.job_directory(spec.identity) / name, text)
+    store.write_text(f"jobs/{spec.identity}/{name}", text)
     return f"store:jobs/{spec.identity}/{name}"
 
 
@@ -72,11 +78,10 @@ def read_spec(uri: str, store: Store) -> JobSpec:
     Raises:
         JobError: absent, malformed, or altered since its directory was named after its identity.
     """
-    path = store.path(uri)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise JobError(f"no job specification at {uri} (looked for {path})") from None
+    path = store.path(uri)  # refuses what is not below the store
+    text = store.read_text(uri.removeprefix("store:"))
+    if text is None:
+        raise JobError(f"no job specification at {uri} (looked in {store.location})")
     spec = JobSpec.from_json(text)
     if spec.identity != path.parent.name or path.name != f"spec-{_text_digest(text)}.json":
         raise JobError(f"{path} was altered: its identity is {spec.identity}, its digest {_text_digest(text)}")
@@ -92,21 +97,23 @@ def read_result(spec: JobSpec, store: Store) -> JobResult | None:
     if result is None:
         return None
     try:
-        return result if reaches(spec, store.open(result.object)) else None
+        return result if reaches(spec, store.peek(result.object, *records_of(spec.kind))) else None
+    except StoreUnavailable:
+        raise  # a job is not run again because nobody could be asked
     except StoreError:
         return None
 
 
 def reported_result(store: Store, identity: str) -> JobResult | None:
     """The newest result of a job, whatever it was asked for and whether its object is still there."""
-    path = store.root / "jobs" / identity / "result.json"
-    return JobResult.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    text = store.read_text(f"jobs/{identity}/result.json")
+    return None if text is None else JobResult.from_json(text)
 
 
 def read_failed_checks(spec: JobSpec, store: Store) -> list[CheckOutcome]:
     """The checks that the last attempt of a job failed before it was refused; a refused job has no result."""
-    path = store.root / "jobs" / spec.identity / FAILED_CHECKS
-    return [CheckOutcome(**check) for check in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    text = store.read_text(f"jobs/{spec.identity}/{FAILED_CHECKS}")
+    return [] if text is None else [CheckOutcome(**check) for check in json.loads(text)]
 
 
 def run_job(
@@ -125,8 +132,7 @@ def run_job(
         raise JobError(f"unknown kind of job {spec.kind!r}; known are {', '.join(KINDS)}")
     # The order of keys is not hashed, so no job may see another than the JSON's.
     spec = JobSpec.from_json(spec.to_json())
-    directory = store.job_directory(spec.identity)
-    with _lock(directory / "lock", logger):
+    with store.claim(spec.identity, logger) as claim:
         done = read_result(spec, store)
         if done is not None:
             logger.info(f"{spec.kind} {spec.identity} is already done: {done.object}")
@@ -135,31 +141,34 @@ def run_job(
             return done
         execution = spec.execution
         attempt = {"ranks": execution.ranks, "zero_stage": execution.zero_stage, "until_step": execution.until_step}
-        with (directory / "attempts.jsonl").open("a", encoding="utf-8") as file:
+        with (claim.directory / "attempts.jsonl").open("a", encoding="utf-8") as file:
             file.write(canonical_json(attempt) + "\n")
-        result = _run(spec, store, directory, logger, meet)
-        write_atomically(directory / "result.json", result.to_json())
+        claim.keep("attempts.jsonl")
+        result = _run(spec, store, claim, logger, meet)
+        claim.check()
+        store.write_text(f"jobs/{spec.identity}/result.json", result.to_json())
         return result
 
 
 def _run(
-    spec: JobSpec, store: Store, directory: Path, logger: logging.Logger, meet: Callable[[bool], bool] | None
+    spec: JobSpec, store: Store, claim: Claim, logger: logging.Logger, meet: Callable[[bool], bool] | None
 ) -> JobResult:
-    failed = directory / FAILED_CHECKS
-    failed.unlink(missing_ok=True)  # what an earlier attempt failed says nothing of this one
+    failed = f"jobs/{spec.identity}/{FAILED_CHECKS}"
+    store.remove_text(failed)  # what an earlier attempt failed says nothing of this one
     cache = store.root / "cache" / "brought.json"
     inputs = {name: open_input(spec, name, store, cache) for name in spec.execution.inputs}
-    work = directory / "work"
+    work = claim.directory / "work"
     work.mkdir(exist_ok=True)
-    reporter = JobReporter(logger, directory / "progress.json")
+    reporter = JobReporter(logger, claim.directory / "progress.json", claim.keep)
     with store.staging() as out:
-        context = JobContext(spec, inputs, work, out, reporter, cache, partial(reported_result, store))
+        context = JobContext(spec, inputs, work, out, reporter, cache, partial(reported_result, store), claim.save)
         if meet is not None:
             meet(True)
         try:
             outcome = job_function(spec.kind)(context)
         except BaiPipelineError:
-            write_atomically(failed, canonical_json([asdict(check) for check in reporter.checks if not check.passed]))
+            checks = [asdict(check) for check in reporter.checks if not check.passed]
+            store.write_text(failed, canonical_json(checks))
             raise
         if outcome.brought is None:
             uri = store.publish(spec.kind, out)
@@ -179,7 +188,7 @@ def open_input(spec: JobSpec, name: str, store: Store, cache: Path) -> Path:
         CheckpointError: a checkpoint that the user brought has changed since it was imported.
     """
     uri = spec.execution.inputs[name]
-    path = store.open(uri)
+    path = _open(spec.kind, name, uri, store)
     if uri.startswith("file:"):
         from bai_pipeline.checkpoints import checkpoint_digest
 
@@ -192,6 +201,14 @@ def open_input(spec: JobSpec, name: str, store: Store, cache: Path) -> Path:
     return path
 
 
+def _open(kind: str, name: str, uri: str, store: Store) -> Path:
+    """An input, as far as this kind of job reads it."""
+    merged = kind in _MERGES or (kind == "ppo" and name.startswith("actor."))
+    if merged:
+        return store.open_tensors(uri, MANIFEST_FILE)
+    return store.open(uri, skip=MODEL_DIRECTORIES if kind in _READERS_OF_TABLES else ())
+
+
 def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -201,14 +218,3 @@ def job_function(kind: str) -> Callable[[JobContext], Outcome]:
     module, name = KINDS[kind].split(":")
     function: Callable[[JobContext], Outcome] = getattr(importlib.import_module(module), name)
     return function
-
-
-@contextmanager
-def _lock(path: Path, logger: logging.Logger) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("another process runs this very job; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -5,7 +5,6 @@ rounded to nearest, ties to even. So the same inputs give the same bytes on any 
 of chunks and layout of shards. Memory is threads × chunk × (inputs + outputs), whatever the size of the checkpoints.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,10 +28,10 @@ from bai_pipeline.checkpoints import (
 from bai_pipeline.errors import RecipeError
 from bai_pipeline.merging.agenda import Agenda
 from bai_pipeline.merging.arithmetic import Backend, ready_for_threads
-from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, MAX_THREADS, new_buffer
+from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, new_buffer
 from bai_pipeline.merging.companions import write_companions
 from bai_pipeline.merging.elements import merge_elements
-from bai_pipeline.merging.inputs import Inputs
+from bai_pipeline.merging.inputs import Inputs, threads_for
 from bai_pipeline.merging.layout import shard_layout
 from bai_pipeline.merging.outputs import FileOutputs
 from bai_pipeline.merging.parents import Parent, open_parents
@@ -59,7 +58,7 @@ class MergeOptions(TypedDict, total=False):
     backend: Backend
     """Default `auto`."""
     threads: int | None
-    """None: one a core, at most MAX_THREADS."""
+    """None: see `threads_for`."""
     chunk_elements: int
     """Elements that a thread holds of each model at a time."""
 
@@ -117,7 +116,7 @@ def merge_planned(
         writers = [ShardFiles(out, layout) for out in outs]
         backend, chunk = options.get("backend", "auto"), options.get("chunk_elements", CHUNK_ELEMENTS)
         run = _Run(plan, layout, parents, writers, backend, chunk, report)
-        run.work(options.get("threads") or min(MAX_THREADS, len(os.sched_getaffinity(0))))
+        run.work(options.get("threads") or threads_for(plan))
         expected, cache = options.get("digests") or {}, options.get("cache")
         found = {name: parent.digest(expected.get(name), cache) for name, parent in parents.items()}
         return [

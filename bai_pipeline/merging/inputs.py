@@ -7,13 +7,25 @@ resident.
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 
-from bai_pipeline.checkpoints import ITEM_SIZES, TensorInfo, first_non_finite
+from bai_pipeline.checkpoints import ITEM_SIZES, TensorInfo, first_non_finite, open_tensor
 from bai_pipeline.errors import CheckpointError
-from bai_pipeline.merging.buffers import congruent
+from bai_pipeline.merging.buffers import MAX_THREADS, congruent
 from bai_pipeline.merging.hashing import Hash, new_hash
 from bai_pipeline.merging.kernel import Ends
 from bai_pipeline.merging.plan import MergePlan
+from bai_pipeline.store.ranged import ranged_file
+
+
+def threads_for(plan: MergePlan) -> int:
+    """How many threads a merge has: one a core; where tensors come over a network, as many as may wait for them."""
+    remote = any(
+        ranged_file(tensor.file) is not None
+        for model in plan.models
+        for tensor in islice(plan.checkpoints[model].tensors.values(), 1)
+    )
+    return MAX_THREADS if remote else min(MAX_THREADS, len(os.sched_getaffinity(0)))
 
 
 class Inputs:
@@ -37,25 +49,24 @@ class Inputs:
     def open(
         cls, plan: MergePlan, name: str, buffers: Sequence[memoryview], hashed: Collection[str]
     ) -> Iterator["Inputs"]:
-        """Open the files that hold the tensor.
+        """Open the files that hold the tensor; of files in object storage, read its bytes.
 
         Args:
             hashed: the models whose bytes are hashed, all of them and in order.
 
         Raises:
-            CheckpointError: a file has vanished.
+            CheckpointError: a file has vanished, or object storage cannot be read.
         """
         tensors = [plan.checkpoints[model].tensors[name] for model in plan.models]
         with ExitStack() as stack:
             descriptors = []
             for tensor in tensors:
                 try:
-                    descriptors.append(os.open(tensor.file, os.O_RDONLY))
+                    descriptors.append(stack.enter_context(open_tensor(tensor)))
                 except OSError as error:
                     raise CheckpointError(
                         f"{tensor.file}: cannot be read any more: {error.strerror}; no checkpoint was written"
                     ) from error
-                stack.callback(os.close, descriptors[-1])
             yield cls(plan.models, tensors, buffers, descriptors, hashed)
 
     def have(self, stop: int) -> tuple[bool, ...]:

@@ -1,6 +1,5 @@
 """Merge on load: the tensors of a merge, each computed when a model asks for it, with nothing written."""
 
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor
 
 from bai_pipeline.checkpoints import TensorRecord
-from bai_pipeline.errors import CheckpointError
+from bai_pipeline.errors import CheckpointError, StoreUnavailable
 from bai_pipeline.merging.arithmetic import Backend
-from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, MAX_THREADS, new_buffer
+from bai_pipeline.merging.buffers import CHUNK_ELEMENTS, new_buffer
 from bai_pipeline.merging.elements import merge_elements
-from bai_pipeline.merging.inputs import Inputs
+from bai_pipeline.merging.inputs import Inputs, threads_for
 from bai_pipeline.merging.outputs import MemoryOutput
 from bai_pipeline.merging.parents import open_parents
 from bai_pipeline.merging.plan import MergedTensor, MergePlan
@@ -35,11 +34,11 @@ class MergedTensors(Mapping[str, "LazyTensor"]):
     def __init__(self, plan: MergePlan, *, backend: Backend = "auto") -> None:
         if len(plan.recipes) != 1:
             raise ValueError(f"expected a plan of one recipe, got {len(plan.recipes)}")
-        self.failure: CheckpointError | None = None
+        self.failure: CheckpointError | StoreUnavailable | None = None
         self._plan, self._backend = plan, backend
         self._parents = open_parents(plan.checkpoints, plan.models)
         self._local = threading.local()
-        self._threads = ThreadPoolExecutor(min(MAX_THREADS, len(os.sched_getaffinity(0))))
+        self._threads = ThreadPoolExecutor(threads_for(plan))
 
     def __getitem__(self, name: str) -> "LazyTensor":
         tensor = self._plan.tensors[name]
@@ -78,7 +77,7 @@ class MergedTensors(Mapping[str, "LazyTensor"]):
                 for info, model, digest in zip(inputs.tensors, inputs.models, inputs.hashes, strict=True):
                     if digest is not None:
                         self._parents[model].record(info, TensorRecord.of(info, digest.hexdigest()))
-        except CheckpointError as error:
+        except (CheckpointError, StoreUnavailable) as error:
             self.failure = self.failure or error
             raise
 

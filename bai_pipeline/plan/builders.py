@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bai_pipeline.errors import StoreError
 from bai_pipeline.eval_settings import REGISTERED, benchmark_directory
 from bai_pipeline.jobspec import JobSpec, Json
-from bai_pipeline.plan.runs import RunRecord, run_of_scores
+from bai_pipeline.plan.runs import RUN_FILE, RunRecord, run_of_scores
 from bai_pipeline.store import Ref, RefKey
 from bai_pipeline.study import CriticPath, Study
 
@@ -195,7 +195,7 @@ def _ppo(plan: "Plan", key: RefKey) -> JobSpec:
 def _policy(plan: "Plan", run: RefKey) -> Ref:
     """The policy that the tables use: the run's checkpoint at `evaluate_at_step`."""
     ref = plan.resolve(run)
-    record, step = RunRecord.read(plan.store.open(ref.object)), str(plan.study.evaluate_at_step)
+    record, step = RunRecord.read(plan.store.peek(ref.object, RUN_FILE)), str(plan.study.evaluate_at_step)
     if step not in record.policies:
         remedy = f"it was stopped after step {record.stopped['step']}" if record.stopped else "materialize it again"
         raise StoreError(f"{run} kept no policy of step {step} (it has {', '.join(record.policies)}); {remedy}")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from bai_pipeline.errors import BaiPipelineError, StoreError
+from bai_pipeline.errors import BaiPipelineError, StoreError, StoreUnavailable
 from bai_pipeline.jobspec import Execution, JobSpec, Json
 from bai_pipeline.merging import MERGE_VERSION
 from bai_pipeline.merging.recipe import Recipe, bai_recipe, stage_1_recipe
 from bai_pipeline.plan.builders import builder_of
-from bai_pipeline.plan.runs import RunRecord, reaches, run_of_scores
+from bai_pipeline.plan.runs import RUN_FILE, RunRecord, reaches, records_of, run_of_scores
 from bai_pipeline.store import Ref, RefKey, Store
 from bai_pipeline.study import CriticPath, Study
 
@@ -151,7 +151,9 @@ class Plan:
         if ref is None:
             return None
         try:
-            record = RunRecord.read(self.store.open(ref.object))
+            record = RunRecord.read(self.store.peek(ref.object, RUN_FILE))
+        except StoreUnavailable:
+            raise
         except StoreError:
             return None
         if not record.stopped or str(self.study.evaluate_at_step) in record.policies:
@@ -164,7 +166,9 @@ class Plan:
         if ref is None or ref.job != spec.identity:
             return False
         try:
-            path = self.store.open(ref.object)
+            path = self.store.peek(ref.object, *records_of(spec.kind))
+        except StoreUnavailable:
+            raise
         except StoreError:
             return False
         return reaches(spec, path)

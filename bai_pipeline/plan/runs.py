@@ -7,6 +7,10 @@ from pathlib import Path
 from bai_pipeline.jobspec import JobSpec, Json
 from bai_pipeline.store import RefKey
 
+RUN_FILE = "run.json"
+MODEL_DIRECTORIES = ("policies", "critics")
+"""Of a run's object: nearly all its bytes, and nothing that a plan, a diagnosis or a report reads."""
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -20,7 +24,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, run: Path) -> "RunRecord":
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
         return cls(record["until_step"], record["policies"], record.get("stopped"))
 
 
@@ -37,6 +41,11 @@ def reaches(spec: JobSpec, path: Path) -> bool:
     until, evaluate_at = execution.until_step or 0, execution.evaluate_at_step
     evaluated = evaluate_at is None or evaluate_at > until or str(evaluate_at) in run.policies
     return run.until_step >= until and evaluated
+
+
+def records_of(kind: str) -> tuple[str, ...]:
+    """The files of an object of this kind that `reaches` reads."""
+    return (RUN_FILE,) if kind == "ppo" else ()
 
 
 def run_of_scores(key: RefKey) -> RefKey | None:

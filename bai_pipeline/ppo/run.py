@@ -17,7 +17,7 @@ differ in `until_step` and `evaluate_at_step` only share a run, so every model t
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -66,6 +66,7 @@ def run_ppo(
     parallelism: Parallelism | None = None,
     trackers: Sequence[TrackerName] = (),
     rule: WatchRule | None = None,
+    saved: Callable[[], None] = lambda: None,
 ) -> dict[str, float | int | str]:
     """Train `actor` until at least `schedule.until_step` steps are done, from wherever `work` stands.
 
@@ -85,6 +86,7 @@ def run_ppo(
         parallelism: how models are spread over the ranks.
         trackers: where numbers go beside the tables.
         rule: how the run is watched and whether a collapse ends it; default: it is only observed.
+        saved: called by the first rank whenever `work` holds a new checkpoint, and when all is trained.
 
     Returns:
         Numbers for the UI: first and last readings, tokens, seconds.
@@ -102,7 +104,7 @@ def run_ppo(
     try:
         with Termination().noticed() as termination:
             parallelism, rule = parallelism or Parallelism(), rule or WatchRule()
-            run = _Run(trainer, actor, work, schedule, parallelism, report, termination, rule)
+            run = _Run(trainer, actor, work, schedule, parallelism, report, termination, rule, saved)
             run.resume()
             run.track(trackers, f"{work.parent.name}-seed-{seed}", settings.model_dump(mode="json"))
             run.train()
@@ -124,9 +126,10 @@ class _Run:
         report: Reporter,
         termination: Termination,
         rule: WatchRule,
+        saved: Callable[[], None],
     ) -> None:
         self._trainer, self._work, self._schedule, self._report = trainer, work, schedule, report
-        self._termination = termination
+        self._termination, self._saved = termination, saved
         self._ranks = trainer.ranks
         self._state = StateStore(work / "state", self._ranks, parallelism.zero_stage)
         self._kept = KeptModels(work, self._ranks)
@@ -191,6 +194,7 @@ class _Run:
         steps, best = self._kept.steps(), self._kept.best()
         if not self._ranks.is_first:
             return {}
+        self._saved()
         self._tables.collect(out)
         for step in steps:
             shutil.copytree(self._kept.policy(step), out / "policies" / model_name(step))
@@ -258,6 +262,8 @@ class _Run:
         if self._ranks.is_first:
             self._tables.flush(done)
         self._state.save(done, self._trainer.engines, state)
+        if self._ranks.is_first:
+            self._saved()
 
     def _keep_best(self, done: int) -> None:
         """Keep the models of this checkpoint if scores since the one before were the highest of any such time."""

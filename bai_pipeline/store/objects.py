@@ -50,10 +50,26 @@ class ObjectTable:
             StoreError: there is none.
         """
         try:
-            value = json.loads((directory / TABLE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            text = (directory / TABLE_NAME).read_text(encoding="utf-8")
+        except OSError as error:
             raise StoreError(f"{directory} is not an object of this store: {error}") from error
-        return cls({name: (int(size), str(digest)) for name, (size, digest) in value.items()})
+        return cls.from_json(text, str(directory))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "ObjectTable":
+        """The table of the object at `where`.
+
+        Raises:
+            StoreError: it is malformed, or names a file outside.
+        """
+        try:
+            files = {name: (int(size), str(digest)) for name, (size, digest) in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise StoreError(f"{where} is not an object of this store: {error}") from error
+        for name in files:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise StoreError(f"{where} is not an object of this store: it names a file {name!r}")
+        return cls(files)
 
     def to_json(self) -> str:
         return canonical_json({name: list(entry) for name, entry in self.files.items()})

@@ -1,18 +1,21 @@
 """The store: `objects/<kind>/<digest>/` whole or absent, `refs/…json` replaced at once, `jobs/<identity>/` at work."""
 
-import json
+import errno
+import logging
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from bai_pipeline.errors import StoreError
+from bai_pipeline.store.claims import Claim, DirectoryClaim, locked
 from bai_pipeline.store.files import fsync_directory, fsync_tree, write_atomically
-from bai_pipeline.store.objects import TABLE_NAME, ObjectTable, hash_file
+from bai_pipeline.store.integrity import check_files, remember_files
+from bai_pipeline.store.objects import TABLE_NAME, ObjectTable
 from bai_pipeline.store.refs import Ref, RefKey
 
 DAY = 24 * 60 * 60.0
@@ -21,9 +24,22 @@ DAY = 24 * 60 * 60.0
 
 @dataclass(frozen=True)
 class Store:
-    """A directory that holds every artefact of every study."""
+    """A directory that holds every artefact of every study.
+
+    `bai_pipeline.store.remote` keeps the same in object storage; `open_store` tells which is meant.
+    """
 
     root: Path
+
+    @property
+    def location(self) -> str:
+        """What `BAI_STORE` is for a process that shall use this store."""
+        return str(self.root)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a process finds this store, and works in the same directory if it is mounted there."""
+        return {"BAI_STORE": self.location}
 
     # -- objects -----------------------------------------------------------------------------------------------------
 
@@ -45,6 +61,10 @@ class Store:
         """
         table = ObjectTable.of(directory)
         uri = f"store:objects/{kind}/{table.digest}"
+        self._place(uri, table, directory)
+        return uri
+
+    def _place(self, uri: str, table: ObjectTable, directory: Path) -> None:
         destination = self.path(uri)
         if destination.exists():
             try:
@@ -52,9 +72,9 @@ class Store:
             except StoreError:
                 self._remove(destination)  # damaged since it was published: replaced by the same content, whole
             else:
-                return uri
+                return
         (directory / TABLE_NAME).write_text(table.to_json(), encoding="utf-8")
-        self._remember(uri, directory, table)
+        remember_files(directory, table.files, self._memory(uri))
         fsync_tree(directory)
         destination.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -63,7 +83,6 @@ class Store:
             if not destination.exists():
                 raise
         fsync_directory(destination.parent)
-        return uri
 
     def path(self, uri: str) -> Path:
         """Where a URI lies; says nothing about whether it is there."""
@@ -74,10 +93,13 @@ class Store:
             raise StoreError(f"expected a store: or file: URI, got {uri!r}")
         return self.root / parsed.path
 
-    def open(self, uri: str) -> Path:
+    def open(self, uri: str, *, skip: Sequence[str] = ()) -> Path:
         """The directory of an object, after a check that it is whole.
 
         Sizes are always compared; bytes are read again where a file's (size, mtime, inode) is not as remembered.
+
+        Args:
+            skip: directories of the object that will not be read, and need not be fetched from wherever they are.
 
         Raises:
             StoreError: absent, incomplete or damaged, naming the file.
@@ -89,6 +111,25 @@ class Store:
             top = self._object_of(uri)
             self._check(top, self.path(top), every_byte=False)
         return path
+
+    def peek(self, uri: str, *names: str) -> Path:
+        """A directory with at least these files of an object, which is known to be there as a whole.
+
+        Raises:
+            StoreError: absent, incomplete or damaged, naming the file.
+        """
+        return self.open(uri)
+
+    def open_tensors(self, uri: str, manifest: str) -> Path:
+        """`open` for who reads tensors through `bai_pipeline.store.ranged`, and checks them by the object's manifest.
+
+        Args:
+            manifest: its file; an object without it is opened as any other.
+
+        Raises:
+            StoreError: absent, incomplete or damaged, naming the file.
+        """
+        return self.open(uri)
 
     def verify(self, uri: str) -> None:
         """Read every byte of an object and compare it with its table.
@@ -133,6 +174,14 @@ class Store:
                 shutil.rmtree(leftover)
         return garbage
 
+    def evict(self, *, older_than: float = DAY) -> list[Path]:
+        """Remove copies from this machine that were not opened for so many seconds; a directory has none.
+
+        Returns:
+            Where they were.
+        """
+        return []
+
     def _remove(self, directory: Path) -> None:
         """Make an object absent at once, even if its removal is interrupted."""
         doomed = self.root / "staging" / uuid.uuid4().hex
@@ -143,20 +192,37 @@ class Store:
     # -- refs --------------------------------------------------------------------------------------------------------
 
     def read_ref(self, key: RefKey) -> Ref | None:
-        path = self.root / "refs" / key.path
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        return Ref.from_json(text, str(path))
+        text = self.read_text(f"refs/{key.path}")
+        return None if text is None else Ref.from_json(text, f"{self.location}/refs/{key.path}")
 
     def write_ref(self, key: RefKey, ref: Ref) -> None:
-        write_atomically(self.root / "refs" / key.path, ref.to_json())
+        self.write_text(f"refs/{key.path}", ref.to_json())
 
     def refs(self) -> Iterator[tuple[Path, Ref]]:
         """Every ref of every study, with its file."""
         for path in sorted((self.root / "refs").rglob("*.json")):
             yield path, Ref.from_json(path.read_text(encoding="utf-8"), str(path))
+
+    # -- small files -------------------------------------------------------------------------------------------------
+
+    def read_text(self, name: str) -> str | None:
+        """A ref, or a file of a job, by its path below the root; None if there is none."""
+        while True:
+            try:
+                return (self.root / name).read_text(encoding="utf-8")
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno != errno.ESTALE:  # NFS: it was replaced between opening and reading
+                    raise
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace such a file at once."""
+        write_atomically(self.root / name, text)
+
+    def remove_text(self, name: str) -> None:
+        """Remove such a file, if it is there."""
+        (self.root / name).unlink(missing_ok=True)
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 
@@ -165,6 +231,19 @@ class Store:
         path = self.root / "jobs" / identity
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    @contextmanager
+    def claim(self, identity: str, logger: logging.Logger) -> Iterator[Claim]:
+        """Hold a job; waits for another process that does."""
+        directory = self.job_directory(identity)
+        with locked(directory / "lock", logger):
+            yield DirectoryClaim(directory)
+
+    def keep_log(self, identity: str) -> None:
+        """Make a job's log outlive this machine."""
+
+    def check_shared(self, identity: str) -> None:
+        """Raise StoreError where a job's ranks on several machines do not see the same directory of it."""
 
     # -- integrity ---------------------------------------------------------------------------------------------------
 
@@ -178,33 +257,8 @@ class Store:
     def _memory(self, uri: str) -> Path:
         return self.root / "cache" / f"{uri.removeprefix('store:objects/').replace('/', '-')}.json"
 
-    def _remember(self, uri: str, directory: Path, table: ObjectTable) -> None:
-        stats = {name: _identity(directory / name) for name in table.files}
-        write_atomically(self._memory(uri), json.dumps(stats))
-
     def _check(self, uri: str, directory: Path, *, every_byte: bool) -> None:
         table = ObjectTable.read(directory)
         if table.digest != directory.name:
             raise StoreError(f"{directory / TABLE_NAME} was altered: its digest is {table.digest}")
-        try:
-            known = json.loads(self._memory(uri).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            known = {}
-        changed = False
-        for name, (size, digest) in table.files.items():
-            path = directory / name
-            if not path.is_file():
-                raise StoreError(f"{uri} is incomplete: {name} is missing")
-            if path.stat().st_size != size:
-                raise StoreError(f"{uri} is damaged: {name} has {path.stat().st_size} bytes, expected {size}")
-            if every_byte or known.get(name) != _identity(path):
-                changed = True
-                if hash_file(path) != digest:
-                    raise StoreError(f"{uri} is damaged: the bytes of {name} do not match its digest {digest}")
-        if changed:
-            self._remember(uri, directory, table)
-
-
-def _identity(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        check_files(uri, directory, table.files, self._memory(uri), every_byte=every_byte)

@@ -64,7 +64,7 @@ def make_spec(world: Path, store: Store, with_settings: Callable[..., PpoSetting
 def start(spec: JobSpec, store: Store) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "bai_pipeline.jobs", write_spec(spec, store)],
-        env={**os.environ, "BAI_STORE": str(store.root), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "BAI_STORE": store.location, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,5 +1,6 @@
 """The store: whole or absent, verified when read, refs replaced atomically."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -136,6 +137,23 @@ def test_a_damaged_object_is_replaced_when_its_content_is_published_again(store:
     (store.path(uri) / "a").write_text("2")
     assert publish(store, a="1") == uri
     assert (store.open(uri) / "a").read_text() == "1"
+
+
+def test_a_ref_that_is_replaced_while_it_is_read_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS says ESTALE then."""
+    store.write_ref(RefKey("s", "t"), Ref("store:objects/t/1", "1", "j", {}))
+    read, stale = Path.read_text, [OSError(errno.ESTALE, "stale"), OSError(errno.ESTALE, "stale")]
+
+    def read_text(path: Path, encoding: str) -> str:
+        if stale:
+            raise stale.pop()
+        return read(path, encoding=encoding)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    ref = store.read_ref(RefKey("s", "t"))
+    assert ref is not None
+    assert ref.digest == "1"
+    assert not stale
 
 
 def test_refs_of_two_studies_do_not_disturb_each_other(store: Store) -> None:
