@@ -55,8 +55,8 @@ def report(job: JobContext) -> Outcome:
         case_studies=(inputs["case_studies"] / "case_studies.md").read_text(encoding="utf-8"),
         contamination=pd.read_csv(inputs["contamination"] / "summary.csv"),
         weights=pd.DataFrame(
-            [{"merge": row["merge"], **row["weights"], "weight_sum": row["weight_sum"]} for row in weights]
-        ),
+            [{"merge": row["merge"], **row["weights"], "weight_sum": row["weight_sum"]} for row in reversed(weights)]
+        )[::-1],
         lineage=pd.DataFrame(settings["lineage"]),
         costs=_costs(job),
         bucket_width=settings["bucket_width"],

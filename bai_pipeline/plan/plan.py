@@ -41,9 +41,9 @@ CODE_VERSIONS = {
     "contamination": "1",
     "diagnose": "1",
     "recommendation": "1",
-    "halving": "1",
+    "halving": "2",
     "figures": "2",
-    "report": "3",
+    "report": "4",
 }
 """Raised whenever the same inputs and settings of a kind of job would give another result."""
 

@@ -121,7 +121,10 @@ def _recommendation(results: StudyResults) -> list[Block]:
     if results.recommendation.empty:
         blocks: list[Block] = [NO_RECOMMENDATION]
     else:
-        blocks = [table(results.recommendation, "Best alpha by goal"), *_csv(results.recommendation, "recommendation")]
+        goals = results.recommendation
+        numbers = goals.drop(columns=["tied", "reason"], errors="ignore")
+        reasons = [f"**{row['goal']}:** {row['reason']}" for row in goals.to_dict("records")]
+        blocks = [table(numbers, "Best alpha by goal"), Items(reasons), *_csv(goals, "recommendation")]
     following = results.next_alphas
     what = "Next alphas"
     return [

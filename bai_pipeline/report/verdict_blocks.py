@@ -63,7 +63,7 @@ def verdict_blocks(verdicts: pd.DataFrame) -> list[Block]:
         rows.append(
             [Cell(display_name(init), float(number)), Cell(", ".join(map(str, seeds)), float(len(seeds))), *cells]
         )
-    columns = [Column("init"), Column("seeds", True), *(Column(title(name), wraps=True) for name in names)]
+    columns = [Column("init"), Column("seed", True), *(Column(title(name), wraps=True) for name in names)]
     reasons = [_reasons(init, verdicts[verdicts["init"] == init], names) for init in inits]
     note = Text("In brackets: the seeds of a verdict, where the seeds of an initialization differ.")
     return [Table("Verdicts by initialization", columns, rows), note, *reasons]

@@ -5,13 +5,14 @@ from math import isnan
 import pandas as pd
 
 from bai_pipeline.dynamics.sentences import listed
+from bai_pipeline.dynamics.sweeps import FAILURES
 from bai_pipeline.evals.comparisons import AVERAGE
 from bai_pipeline.evals.writing import column_standings
 from bai_pipeline.report.blocks import Block, Hole, Items, Section, Text
 from bai_pipeline.report.colours import display_name
 from bai_pipeline.report.curves import init_order, inits_named
 from bai_pipeline.report.results import StudyResults
-from bai_pipeline.report.verdict_blocks import NO_VERDICTS, verdict_sentences
+from bai_pipeline.report.verdict_blocks import NO_VERDICTS, title, verdict_sentences
 
 
 def summary_blocks(results: StudyResults, summary: pd.DataFrame | None) -> list[Block]:
@@ -28,7 +29,7 @@ def summary_blocks(results: StudyResults, summary: pd.DataFrame | None) -> list[
         blocks.append(Section("Lengths", [Items(length_sentences(summary, results.headline_alpha))]))
     blocks += [
         Section("Scores", [Items(scores)]),
-        Section("Which ratio", recommendation_sentences(results.recommendation)),
+        Section("Which ratio", recommendation_sentences(results.recommendation, results.verdicts)),
     ]
     return [*blocks, Section("Remarks", [Items(list(results.notes))])] if results.notes else blocks
 
@@ -48,8 +49,8 @@ def length_sentences(summary: pd.DataFrame, headline_alpha: str) -> list[str]:
     return sentences or ["Neither paradigm nor the headline ratio was run."]
 
 
-def recommendation_sentences(goals: pd.DataFrame) -> list[Block]:
-    """A sentence per goal: the alpha that is ahead, and whether that is resolved."""
+def recommendation_sentences(goals: pd.DataFrame, verdicts: pd.DataFrame) -> list[Block]:
+    """A sentence per goal: the alpha that is ahead, whether that is resolved, and what failed in its runs."""
     if goals.empty:
         return [NO_RECOMMENDATION]
     sentences = []
@@ -61,8 +62,27 @@ def recommendation_sentences(goals: pd.DataFrame) -> list[Block]:
         resolved = "resolved from every other alpha" if row["resolved"] else "not resolved from every other alpha"
         sentences.append(
             f"**Best for {row['goal']}:** alpha {row['alpha']}, {row['value']:.3g}{band} {row['unit']}, {resolved}."
+            f"{_beware(str(row['alpha']), verdicts)}"
         )
-    return [Items(sentences)]
+    return [Items(sentences), Text(RESOLVED)]
+
+
+RESOLVED = (
+    "Resolved means: beyond what runs of the same alpha differ by. The paired tests of scores above speak of other "
+    "questions for these very models, not of other seeds."
+)
+
+
+def _beware(alpha: str, verdicts: pd.DataFrame) -> str:
+    """In how many runs of the alpha something failed, and what; empty if nothing did."""
+    if verdicts.empty:
+        return ""
+    runs = verdicts[verdicts["init"] == f"alpha {alpha}"]
+    failed = runs[runs["detector"].map(FAILURES).eq(runs["verdict"])]
+    if failed.empty:
+        return ""
+    names = listed(sorted({title(str(name)) for name in failed["detector"]}))
+    return f" Beware: {names} in {failed['seed'].nunique()} of its {runs['seed'].nunique()} runs."
 
 
 NO_RECOMMENDATION = Hole("Recommendation", "no ratio has been recommended for this study")

@@ -111,7 +111,7 @@ def test_a_goal_without_an_alpha_is_still_none_after_its_file_was_read(store: St
     _, diagnosed = run(store, "diagnose", runs)
     inputs = {"runs/0.5/0": runs["0.5/0"], "dynamics/0.5": uri_of(store, diagnosed)}
     _, out = run(store, "recommendation", inputs, alphas=["0.5"])
-    (items,) = recommendation_sentences(pd.read_parquet(out / "goals.parquet"))
+    items, _ = recommendation_sentences(pd.read_parquet(out / "goals.parquet"), pd.DataFrame())
     (accuracy,) = (sentence for sentence in items.items if "accuracy" in sentence)  # type: ignore[union-attr]
     assert accuracy.startswith("**Best for accuracy:** none can be named. No alpha can be compared")
 

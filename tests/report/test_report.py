@@ -195,6 +195,24 @@ def test_the_summary_says_what_happened(page: Parsed) -> None:
         assert sentence in summary
 
 
+def test_a_recommended_alpha_whose_runs_failed_is_no_plain_advice(tmp_path: Path) -> None:
+    verdicts = results().verdicts
+    collapsed = (
+        (verdicts["init"] == "alpha 0.5") & (verdicts["detector"] == "length_collapse") & (verdicts["seed"] == 1)
+    )
+    page, _ = written(
+        tmp_path, results(verdicts=verdicts.assign(verdict=verdicts["verdict"].mask(collapsed, "collapsed")))
+    )
+    (summary,) = page.texts("section", id="summary")
+    assert "not resolved from every other alpha. Beware: Sequence Length Collapse in 1 of its 2 runs." in summary
+
+
+def test_the_reason_of_an_advice_stands_below_its_numbers(page: Parsed) -> None:
+    (recommendation,) = page.texts("section", id="recommendation")
+    assert "length: It is not resolved." in recommendation
+    assert "tied" not in recommendation
+
+
 def test_costs_are_summed(page: Parsed) -> None:
     (costs,) = page.texts("section", id="costs")
     assert "8 runs; 1,197 sampled tokens; 0.08 CPU hours; 0.02 hours of wall time" in costs
