@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bai_pipeline.errors import BaiPipelineError, TrainingInterrupted
-from bai_pipeline.jobs.ranks import follow, is_follower, is_launcher, launch, meeting
+from bai_pipeline.jobs.ranks import Node, follow, is_follower, is_launcher, launch, meeting
 from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
 from bai_pipeline.store import Store
 
@@ -32,11 +32,12 @@ def main(arguments: list[str]) -> int:
     if "RANK" not in os.environ:
         try:
             spec = read_spec(arguments[0], store)
+            node = Node.of(os.environ, spec.execution.ranks) if is_launcher(spec) else None
         except BaiPipelineError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_REFUSED
-        if is_launcher(spec):
-            return launch(arguments[0], spec.execution.ranks)
+        if node is not None:
+            return launch(arguments[0], node)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logger = logging.getLogger("bai_pipeline.jobs")
     logger.setLevel(logging.INFO)
