@@ -35,6 +35,16 @@ EVENTS = Resource("/api/v1", "events", "Event")
 TRAINJOBS = Resource("/apis/trainer.kubeflow.org/v1alpha1", "trainjobs", "TrainJob")
 
 
+RIGHTS = frozenset(
+    {
+        *((resource, verb) for resource in ("pods", "trainjobs") for verb in ("create", "get", "list", "delete")),
+        ("pods/log", "get"),
+        ("events", "list"),
+    }
+)
+"""All that is ever asked of an API server: what a role has to grant (trainjobs only to compute of that kind)."""
+
+
 class ApiFault(Exception):
     """The API server refused a request, or did not answer for too long.
 

@@ -140,7 +140,8 @@ class ClusterSettings(JobsSettings):
     poll_interval: Seconds = 5.0
     """Seconds between two looks at a pod and its log."""
     schedule_timeout: Seconds = 24 * 3600.0
-    """Seconds that a pod may wait for a node, or for room in the namespace's quota; a Kueue queue has no limit."""
+    """Seconds that a pod may wait for a node, for room in the namespace's quota, or for its volumes and its image to
+    arrive; a Kueue queue has no limit."""
     start_timeout: Seconds = 600.0
     """Seconds that a pod may be unable to start (its image cannot be pulled, a secret is missing)."""
     node_timeout: Seconds = 300.0
@@ -170,6 +171,10 @@ class ClusterSettings(JobsSettings):
     def job(self, kind: str) -> PodSettings:
         """What a kind of job asks for, with what `default` says of the rest."""
         return _inherit(self.jobs.get(DEFAULT, PodSettings()), self.jobs.get(kind))
+
+    def gpus_of(self, kind: str) -> int:
+        """GPUs that a job of this kind holds, on all its nodes."""
+        return self.job(kind).gpus
 
     def _fault_of_ranks(self, kind: str) -> str | None:
         spread = self.spread(kind)
@@ -202,6 +207,9 @@ class TrainJobSettings(ClusterSettings):
 
     def job(self, kind: str) -> NodeSettings:
         return _inherit(self.jobs.get(DEFAULT, NodeSettings()), self.jobs.get(kind))
+
+    def gpus_of(self, kind: str) -> int:
+        return self.job(kind).gpus * self.job(kind).nodes
 
     @model_validator(mode="after")
     def _only_training_has_nodes(self) -> Self:

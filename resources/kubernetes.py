@@ -206,8 +206,10 @@ class _Launched:
         except BaseException:  # the run is cancelled
             self._end(workload)
             raise
-        workload.copy_logs(whole=True)
-        self._end(workload)
+        try:
+            workload.copy_logs(whole=True)
+        finally:
+            self._end(workload)
         if verdict.stage is Stage.DISRUPTED and not lost:
             self._see_off(workload)
         return verdict
@@ -234,21 +236,25 @@ class _Launched:
         """The end of a workload, and whether it cannot be waited for since its node is lost."""
         limits = {
             Stage.UNSCHEDULED: self._settings.schedule_timeout,
+            Stage.STARTING: self._settings.schedule_timeout,
             Stage.BLOCKED: self._settings.start_timeout,
             Stage.LOST: self._settings.node_timeout,
         }
-        stage, since = None, time.monotonic()
+        stage, since, told = None, time.monotonic(), False
         while True:
             verdict = workload.look()
             if verdict.stage.is_end:
                 return verdict, False
             if verdict.stage is not stage:
-                stage, since = verdict.stage, time.monotonic()
+                stage, since, told = verdict.stage, time.monotonic(), False
                 self._context.log.info(
                     "%s is %s%s", workload.name, stage.value, f" ({verdict.said})" if verdict.said else ""
                 )
             if time.monotonic() - since > limits.get(stage, float("inf")):
                 return self._given_up(verdict, limits[stage]), stage is Stage.LOST
+            if stage is Stage.STARTING and not told and time.monotonic() - since > self._settings.start_timeout:
+                told = True
+                self._context.log.warning("%s does not start: %s", workload.name, "; ".join(workload.warnings()))
             if stage in (Stage.RUNNING, Stage.LOST):
                 workload.copy_logs()
             time.sleep(self._pause(leaving=workload.is_leaving))

@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     die_with_parent()
+    end_when_told()
     store = Store(Path(os.environ["BAI_STORE"]))
     if "RANK" not in os.environ:
         try:
@@ -73,6 +74,15 @@ def die_with_parent() -> None:
     """
     if os.environ.get("BAI_DIE_WITH_PARENT") == "1":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_when_told() -> None:
+    """The first process of a container gets no signal that it does not handle: SIGTERM would do nothing until SIGKILL.
+
+    Whoever saves a state first, as PPO does, handles it by itself; so does the launcher of ranks.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class _Forward(logging.Handler):

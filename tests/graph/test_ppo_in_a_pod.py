@@ -4,6 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
+
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import RefKey, Store
@@ -12,6 +15,8 @@ from resources.kubernetes import ClusterCompute
 from tests.graph.chain import plan_of
 from tests.kubernetes.cluster import kubernetes_file, running_cluster, write_kubeconfig
 from tests.resources.one_run import run
+
+PPO = RefKey("smoke", "ppo_run", "0.5", 0)
 
 
 def forget(store: Store, plan: Plan, key: RefKey) -> tuple[JobSpec, str]:
@@ -26,8 +31,7 @@ def forget(store: Store, plan: Plan, key: RefKey) -> tuple[JobSpec, str]:
 
 def test_a_ppo_run_in_a_pod_gives_the_object_of_the_local_run(smoke: Plan, copied: Store, tmp_path: Path) -> None:
     plan = plan_of(tmp_path, copied)
-    key = RefKey("smoke", "ppo_run", "0.5", 0)
-    spec, digest = forget(copied, plan, key)
+    spec, digest = forget(copied, plan, PPO)
     with running_cluster() as cluster:
         file = kubernetes_file(write_kubeconfig(cluster, tmp_path / "kubeconfig"))
         finished = run(ClusterCompute(KubernetesSettings.model_validate(file)), spec, copied)
@@ -37,28 +41,45 @@ def test_a_ppo_run_in_a_pod_gives_the_object_of_the_local_run(smoke: Plan, copie
     assert len(cluster.created) == 1
 
 
-def test_a_ppo_run_on_two_nodes_gives_the_object_of_two_local_ranks(smoke: Plan, copied: Store, tmp_path: Path) -> None:
-    """Two real ranks, each on a node of its own; the same ranks on one machine leave the same bytes."""
-    plan = plan_of(tmp_path, copied)
-    key = RefKey("smoke", "ppo_run", "0.5", 0)
-    spec, _ = forget(copied, plan, key)
-    two_ranks = {"ranks": 2, "zero_stage": 3}
+TWO_RANKS = {"ranks": 2, "zero_stage": 3}
+
+
+def run_on_two_nodes(spec: JobSpec, store: Store, directory: Path) -> Finished:
+    """Two real ranks, each on a node of its own."""
     with running_cluster() as cluster:
         file = kubernetes_file(
-            write_kubeconfig(cluster, tmp_path / "kubeconfig"),
+            write_kubeconfig(cluster, directory / "kubeconfig"),
             kind="trainjob",
-            ppo=two_ranks,
+            ppo=TWO_RANKS,
             jobs={"ppo": {"nodes": 2}},
         )
-        spread = run(ClusterCompute(TrainJobSettings.model_validate(file)), spec, copied)
-    assert isinstance(spread, Finished), spread
+        finished = run(ClusterCompute(TrainJobSettings.model_validate(file)), spec, store)
+    assert isinstance(finished, Finished), finished
     (manifest,) = cluster.created
     assert (manifest["kind"], manifest["spec"]["trainer"]["numNodes"]) == ("TrainJob", 2)
+    return finished
+
+
+def test_a_ppo_run_on_two_nodes_has_a_rank_on_each(smoke: Plan, copied: Store, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, copied)
+    spec, _ = forget(copied, plan, PPO)
+    finished = run_on_two_nodes(spec, copied, tmp_path)
+    steps = pq.read_table(copied.open(finished.result.object) / "steps").column("step").to_pylist()
+    assert steps == [1, 2]
     directory = copied.job_directory(spec.identity)
     (attempt,) = (directory / "attempts.jsonl").read_text().splitlines()
     assert json.loads(attempt)["ranks"] == 2
-    shutil.rmtree(directory)
+    assert "2/2, " in (directory / "log.txt").read_text()
+    assert "2/2, " not in (directory / "log-node-1.txt").read_text()  # one rank speaks
+
+
+@pytest.mark.soak
+def test_a_ppo_run_on_two_nodes_gives_the_object_of_two_local_ranks(smoke: Plan, copied: Store, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, copied)
+    spec, _ = forget(copied, plan, PPO)
+    spread = run_on_two_nodes(spec, copied, tmp_path)
+    shutil.rmtree(copied.job_directory(spec.identity))
     shutil.rmtree(copied.path(spread.result.object))
-    local = run(LocalCompute(LocalSettings.model_validate({"ppo": two_ranks})), spec, copied)
+    local = run(LocalCompute(LocalSettings.model_validate({"ppo": TWO_RANKS})), spec, copied)
     assert isinstance(local, Finished), local
     assert spread.result.digest == local.result.digest

@@ -40,6 +40,8 @@ class Row:
     pods: tuple[tuple[PodFault, ...], ...] = ()
     """Faults of the pods in the order of their creation."""
     answers: tuple[ApiAnswer, ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+    """Events that the cluster tells of every pod: reason and message."""
     settings: Mapping[str, object] = field(default_factory=dict)
     job: str = "count"
     nodes: int = 1
@@ -89,7 +91,6 @@ TABLE = (
         "DeletionByTaintManager",
         ((node_lost("step 3", 0.4),),),
         repeated=1,
-        quick=True,
     ),
     Row("pod deleted by somebody", What.STARTS_AGAIN, "it was deleted", ((deleted("step 3"),),)),
     Row(
@@ -128,7 +129,6 @@ TABLE = (
         What.FINAL,
         "ImagePullBackOff: Back-off pulling image",
         ((hold("ImagePullBackOff", NO_PULL),),),
-        quick=True,
     ),
     Row(
         "image has no valid name",
@@ -149,6 +149,13 @@ TABLE = (
         settings={"command": ["no-such-program"]},
     ),
     Row("no node has room for a while", What.GOES_ON, "Insufficient nvidia.com/gpu", ((unschedulable(NO_NODE, 0.5),),)),
+    Row(
+        "volume cannot be mounted within `schedule_timeout`",
+        What.FINAL,
+        'FailedMount: .*configmap "nccl" not found',
+        pods=((hold("ContainerCreating"),),),
+        warnings=(("FailedMount", 'MountVolume.SetUp failed for volume "extra-nccl": configmap "nccl" not found'),),
+    ),
     Row(
         "no node has room within `schedule_timeout`",
         What.FINAL,

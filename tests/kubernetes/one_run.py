@@ -13,7 +13,7 @@ from tests.kubernetes.cluster import compute_on
 from tests.resources.one_run import run
 from tests.resources.stand_in_jobs import spec
 
-STEPS = 60
+STEPS = 40
 
 
 def counting(until_step: int) -> JobSpec:

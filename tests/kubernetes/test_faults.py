@@ -12,6 +12,7 @@ import pytest
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
 from resources import Finished
+from resources.cluster_api import RIGHTS
 from tests.kubernetes.cluster import compute_on, kubernetes_file
 from tests.kubernetes.fault_table import TABLE, Row, What
 from tests.kubernetes.node_jobs import COMMAND
@@ -45,6 +46,7 @@ def test_a_fault_has_the_outcome_of_the_table(
     store, job = Store(tmp_path / "store"), job_of(row)
     cluster.pod_faults = [list(faults) for faults in row.pods]
     cluster.answers = list(row.answers)
+    cluster.warnings = list(row.warnings)
     outcome = run(compute_on(kubeconfig, **settings_of(row)), job, store)
     said = capfd.readouterr().err if isinstance(outcome, Finished) else str(outcome.description)
     assert re.search(row.says, said, re.DOTALL), said
@@ -52,12 +54,23 @@ def test_a_fault_has_the_outcome_of_the_table(
     if isinstance(outcome, dg.Failure):
         assert outcome.allow_retries == (row.what is What.RETRIED)
     assert len(cluster.created) == row.workloads
+    assert asked(cluster) <= RIGHTS
     if isinstance(outcome, Finished) and row.job == "count":
         check_steps(store, job, outcome, row.repeated, whole=row.what is What.GOES_ON)
     if row.left:
         assert cluster.running()
         return
     wait_until_nothing_runs(cluster)
+
+
+def asked(cluster: StandIn) -> set[tuple[str, str]]:
+    """What was asked of the API server, as roles name it."""
+    found = set()
+    for method, path in cluster.requests:
+        _, resource, *rest = path.split("/namespaces/")[1].split("/")
+        verb = {"POST": "create", "DELETE": "delete", "GET": "get" if rest else "list"}[method]
+        found.add((f"{resource}/{rest[1]}" if len(rest) > 1 else resource, verb))
+    return found
 
 
 def check_steps(store: Store, job: JobSpec, outcome: Finished, repeated: int, *, whole: bool) -> None:

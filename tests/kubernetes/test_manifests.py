@@ -62,7 +62,7 @@ def test_manifests_are_valid(name: str) -> None:
     assert fault_of(MANIFESTS[name]) is None
 
 
-@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("name", ["a pod with everything", "a TrainJob with everything"])
 def test_a_typo_in_any_field_is_found(name: str) -> None:
     """Every key that the API knows, at every depth, is misspelled once."""
     undetected = []

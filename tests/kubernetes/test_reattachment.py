@@ -108,6 +108,7 @@ def test_a_cancelled_run_ends_its_pod_which_saves_its_state(
     assert computed == [str(step) for step in range(1, saved + 1)]
 
 
+@pytest.mark.soak
 def test_a_pod_that_another_run_waits_for_is_not_ended(
     cluster: StandIn, kubeconfig: Path, store: Store, home: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_pod_that_another_run_waits_for_is_not_ended(
     wait(lambda: not cluster.pods and not cluster.running(), 10)
 
 
+@pytest.mark.soak
 def test_a_run_that_wants_more_steps_waits_for_the_pod_of_the_same_job(
     cluster: StandIn, kubeconfig: Path, store: Store, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,7 +50,7 @@ def test_a_file_for_several_nodes_is_read(tmp_path: Path) -> None:
     text = f"kind: trainjob\n{CLUSTER}ppo: {{ranks: 64, zero_stage: 3}}\njobs:\n  ppo: {{nodes: 8, gpus: 8}}\n"
     settings = load_compute(written(tmp_path, text))
     assert isinstance(settings, TrainJobSettings)
-    assert (settings.job("ppo").nodes, settings.job("ppo").per_node) == (8, 8)
+    assert (settings.job("ppo").nodes, settings.job("ppo").per_node, settings.gpus_of("ppo")) == (8, 8, 64)
     assert settings.job("evaluate").nodes == 1
 
 

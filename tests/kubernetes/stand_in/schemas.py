@@ -15,7 +15,9 @@ def fault_of(manifest: Json) -> str | None:
     """Why the API server would refuse a Pod or a TrainJob."""
     try:
         if manifest["kind"] == "TrainJob":
-            jsonschema.validate(manifest, trainjob_schema())
+            error = jsonschema.exceptions.best_match(_trainjobs().iter_errors(manifest))
+            if error is not None:
+                raise error
         else:
             kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
     except jsonschema.ValidationError as error:
@@ -24,6 +26,10 @@ def fault_of(manifest: Json) -> str | None:
 
 
 @cache
+def _trainjobs() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(trainjob_schema())
+
+
 def trainjob_schema() -> Json:
     """Of Kubeflow Trainer's own models of its API (package kubeflow-trainer-api); no field but theirs is allowed."""
     closed: Json = _closed(TrainerV1alpha1TrainJob.model_json_schema(by_alias=True))

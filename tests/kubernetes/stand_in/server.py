@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.kubernetes.stand_in.faults import ApiAnswer, PodFault
-from tests.kubernetes.stand_in.pods import LONGEST_LINE, Pod, identified
+from tests.kubernetes.stand_in.pods import LONGEST_LINE, Pod, identified, now
 from tests.kubernetes.stand_in.schemas import fault_of
 from tests.kubernetes.stand_in.trainjobs import INDEX, TrainJob
 
@@ -31,7 +31,8 @@ class StandIn:
         self.pods: dict[tuple[str, str], Pod] = {}
         self.trainjobs: dict[tuple[str, str], TrainJob] = {}
         self.created: list[Json] = []
-        self.events: list[Json] = []
+        self.warnings: list[tuple[str, str]] = []
+        """Reason and message of events that every pod has."""
         self.answers: list[ApiAnswer] = []
         self.pod_faults: list[list[PodFault]] = []
         """Faults of the next pods, in the order of their creation."""
@@ -138,7 +139,7 @@ class StandIn:
         faults = self.pod_faults.pop(0) if self.pod_faults else []
         pod = Pod(body, lambda pod: self._forget(namespace, pod), faults)
         self.pods[namespace, pod.name] = pod
-        if INDEX not in body["metadata"]["labels"]:
+        if INDEX not in body["metadata"].get("labels", {}):
             self.created.append(body)
         self._later(pod.run(self.environment))
         return pod
@@ -180,8 +181,12 @@ class StandIn:
 
     async def _list_events(self, request: web.Request) -> web.Response:
         wanted = selector(request.query.get("fieldSelector", ""))
-        name = wanted.get("involvedObject.name")
-        return listed("v1", "EventList", [e for e in self.events if e["involvedObject"]["name"] == name])
+        about = {"kind": "Pod", "name": wanted.get("involvedObject.name")}
+        events = [
+            {"type": "Warning", "reason": reason, "message": message, "involvedObject": about, "lastTimestamp": now()}
+            for reason, message in self.warnings
+        ]
+        return listed("v1", "EventList", events if about["name"] in {name for _, name in self.pods} else [])
 
     # -- TrainJobs -----------------------------------------------------------------------------------------------------
 
