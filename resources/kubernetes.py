@@ -6,6 +6,7 @@ See docs/design/010-pods-and-faults.md for why, and docs/guide/kubernetes.md for
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -39,15 +40,8 @@ class ClusterCompute(Compute):
         self.result_timeout = settings.result_timeout
 
     def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
-        reader = PodLogReader()
-        with (
-            _faults_are_failures(spec, store),
-            open_pipes_session(context, PipesEnvContextInjector(), reader) as session,
-        ):
-            environment = {**session.get_bootstrap_env_vars(), **job_environment(self.settings, store)}
-            order = Launch(spec.identity, spec.kind, uri, store.root, context.run.run_id, environment)
-            run = _Launched(context, self.settings, Cluster(self.settings), spec, order, store, reader)
-            run.to_its_end()
+        with _faults_are_failures(spec, store):
+            _Launched(context, self.settings, Cluster(self.settings), spec, uri, store).to_its_end()
 
     def release(self, instance: dg.DagsterInstance, run_id: str) -> list[str]:
         cluster = Cluster(self.settings)
@@ -79,12 +73,12 @@ class _Launched:
         settings: KubernetesSettings | TrainJobSettings,
         cluster: Cluster,
         spec: JobSpec,
-        order: Launch,
+        uri: str,
         store: Store,
-        reader: PodLogReader,
     ) -> None:
         self._context, self._settings, self._cluster = context, settings, cluster
-        self._spec, self._order, self._store, self._reader = spec, order, store, reader
+        self._spec, self._store, self._reader = spec, store, PodLogReader()
+        self._order = Launch(spec.identity, spec.kind, uri, store.root, context.run.run_id, {})
         self._log = log_file(spec, store)
         self._resource = TRAINJOBS if is_spread(settings, spec.kind) else PODS
 
@@ -96,8 +90,7 @@ class _Launched:
             ApiFault: the cluster cannot be asked.
         """
         for left in range(self._settings.disruptions, -1, -1):
-            workload = self._find_or_create()
-            verdict = self._follow(workload)
+            workload, verdict = self._once()
             if verdict.stage is Stage.COMPLETED or read_result(self._spec, self._store) is not None:
                 return
             if verdict.stage is not Stage.DISRUPTED or left == 0:
@@ -108,6 +101,15 @@ class _Launched:
                 workload.name,
                 verdict.said,
             )
+
+    def _once(self) -> tuple[Workload, Verdict]:
+        """One workload to its end, with a Pipes session of its own: a process opens it and closes it."""
+        self._reader = PodLogReader()
+        with open_pipes_session(self._context, PipesEnvContextInjector(), self._reader) as session:
+            environment = {**session.get_bootstrap_env_vars(), **job_environment(self._settings, self._store)}
+            self._order = replace(self._order, environment=environment)
+            workload = self._find_or_create()
+            return workload, self._follow(workload)
 
     # -- which workload ------------------------------------------------------------------------------------------------
 

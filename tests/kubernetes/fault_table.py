@@ -92,7 +92,7 @@ TABLE = (
         ((node_lost("step 3", 0.4),),),
         repeated=1,
     ),
-    Row("pod deleted by somebody", What.STARTS_AGAIN, "it was deleted", ((deleted("step 3"),),)),
+    Row("pod deleted by somebody", What.STARTS_AGAIN, "(saved its state|it was deleted)", ((deleted("step 3"),),)),
     Row(
         "job told to end, state saved (exit code 75)", What.STARTS_AGAIN, "saved its state", ((told_to_end("step 3"),),)
     ),

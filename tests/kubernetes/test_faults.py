@@ -50,6 +50,7 @@ def test_a_fault_has_the_outcome_of_the_table(
     outcome = run(compute_on(kubeconfig, **settings_of(row)), job, store)
     said = capfd.readouterr().err if isinstance(outcome, Finished) else str(outcome.description)
     assert re.search(row.says, said, re.DOTALL), said
+    assert "[pipes] unexpected message" not in said
     assert isinstance(outcome, Finished) == (row.what in (What.GOES_ON, What.STARTS_AGAIN)), outcome
     if isinstance(outcome, dg.Failure):
         assert outcome.allow_retries == (row.what is What.RETRIED)
