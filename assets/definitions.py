@@ -14,6 +14,7 @@ from assets.checkpoints import checkpoint_assets
 from assets.checks import asset_checks
 from assets.data import data_assets
 from assets.dynamics import dynamics_assets
+from assets.ended_runs import ended_run_sensors
 from assets.evaluation import evaluation_assets
 from assets.graph import Graph
 from assets.initialization import initialization_assets
@@ -41,6 +42,7 @@ def build_definitions(study: str, store: str, compute: Compute) -> dg.Definition
     definitions = dg.Definitions(
         assets=[asset for asset in made if asset.key.path[-1] in graph.names],
         asset_checks=checks,
+        sensors=list(ended_run_sensors(compute)),
         resources={"study": StudyResource(source=study, store=StoreResource(root=store)), "compute": compute},
         # The heavy work is in job processes; a process per step would only cost its start.
         executor=dg.in_process_executor,
