@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.execution import crashes_are_retried, refusals_are_final
-from assets.graph import POOL, Graph
+from assets.graph import Graph, pool_of
 from bai_pipeline.dynamics.ladder import Rung, rungs
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import Ref, RefKey
@@ -53,7 +53,7 @@ def halving_job(graph: Graph) -> dg.JobDefinition:
 def _train(number: int, rung: Rung) -> dg.OpDefinition:
     until = rung.until_step
 
-    @dg.op(name=f"train_until_{until}", pool=POOL, description=f"Rung {number}: PPO until step {until}.")
+    @dg.op(name=f"train_until_{until}", pool=pool_of("ppo"), description=f"Rung {number}: PPO until step {until}.")
     def train(context: dg.OpExecutionContext, alpha: str, study: StudyResource, compute: ComputeResource) -> str:
         with refusals_are_final():
             plan = study.plan()
