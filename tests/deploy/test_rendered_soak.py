@@ -49,7 +49,7 @@ def test_an_overlay_renders_to_manifests_that_a_cluster_accepts(kubectl: Path, o
 def test_the_overlay_of_eight_nodes_patches_the_base(kubectl: Path) -> None:
     found = rendered(kubectl, "8x8")
     assert found["TrainingRuntime", "bai-deepspeed"]["spec"]["mlPolicy"]["numNodes"] == 8
-    assert found["PersistentVolumeClaim", "bai-store"]["spec"]["resources"]["requests"]["storage"] == "20Ti"
+    assert found["PersistentVolumeClaim", "bai-store"]["spec"]["resources"]["requests"]["storage"] == "24Ti"
 
 
 def test_a_file_that_is_missing_fails_the_rendering(kubectl: Path, tmp_path: Path) -> None:
