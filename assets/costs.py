@@ -11,7 +11,8 @@ from typing import Protocol
 import dagster as dg
 
 from bai_pipeline.errors import ComputeError
-from resources import ComputeSettings, LocalSettings
+from resources.cluster_settings import ClusterSettings, NodeSettings
+from resources.job_settings import JobsSettings
 
 GPU_HOURS = "bai/gpu_hours"
 COST = "bai/cost"
@@ -48,12 +49,15 @@ def price_of(text: str) -> float | None:
     return price
 
 
-def gpus_of(settings: ComputeSettings, kind: str) -> int:
+def gpus_of(settings: JobsSettings, kind: str) -> int:
     """GPUs that a job of this kind holds; on this machine nothing says how many."""
-    return 0 if isinstance(settings, LocalSettings) else settings.resources_of(kind).gpus
+    if not isinstance(settings, ClusterSettings):
+        return 0
+    asked = settings.job(kind)
+    return asked.gpus * (asked.nodes if isinstance(asked, NodeSettings) else 1)
 
 
-def gpus_of_steps(assets: Iterable[dg.AssetsDefinition], settings: ComputeSettings) -> dict[str, int]:
+def gpus_of_steps(assets: Iterable[dg.AssetsDefinition], settings: JobsSettings) -> dict[str, int]:
     """GPUs that each asset's step holds, for those that hold any."""
     kinds = {key.path[-1]: metadata["job"] for asset in assets for key, metadata in asset.metadata_by_key.items()}
     held = {step: gpus_of(settings, str(kind)) for step, kind in kinds.items()}

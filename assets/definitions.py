@@ -16,6 +16,7 @@ from assets.checks import asset_checks
 from assets.costs import cost_sensors, gpus_of_steps, price_of
 from assets.data import data_assets
 from assets.dynamics import dynamics_assets
+from assets.ended_runs import ended_run_sensors
 from assets.evaluation import evaluation_assets
 from assets.graph import Graph
 from assets.initialization import initialization_assets
@@ -48,10 +49,10 @@ def build_definitions(
     definitions = dg.Definitions(
         assets=assets,
         asset_checks=checks,
+        sensors=[*ended_run_sensors(compute), *cost_sensors(gpus_of_steps(assets, compute.settings), gpu_hour_price)],
         resources={"study": StudyResource(source=study, store=StoreResource(root=store)), "compute": compute},
         # The heavy work is in job processes; a process per step would only cost its start.
         executor=dg.in_process_executor,
-        sensors=cost_sensors(gpus_of_steps(assets, compute.settings), gpu_hour_price),
     )
     return dg.Definitions.merge(definitions, jobs_and_schedule(graph, cron))
 

@@ -1,7 +1,8 @@
-"""Thin Dagster wrappers: the store, the study's plan, and compute (local subprocess or Kubernetes pod)."""
+"""Thin Dagster wrappers: the store, the study's plan, and compute (local subprocess, Kubernetes pod or TrainJob)."""
 
+from resources.cluster_settings import KubernetesSettings, TrainJobSettings
 from resources.compute import Compute, ComputeResource, Context, Finished
-from resources.compute_file import ComputeSettings, KubernetesSettings, LocalSettings, load_compute
+from resources.compute_file import AnySettings, ComputeSettings, LocalSettings, load_compute
 from resources.local import LocalCompute
 from resources.store import StoreResource
 from resources.study import StudyResource
@@ -17,15 +18,16 @@ __all__ = [
     "LocalSettings",
     "StoreResource",
     "StudyResource",
+    "TrainJobSettings",
     "build_compute",
     "load_compute",
 ]
 
 
-def build_compute(settings: ComputeSettings) -> Compute:
+def build_compute(settings: AnySettings) -> Compute:
     """The compute that a compute file asks for; the Kubernetes client is imported only where it is used."""
     if isinstance(settings, LocalSettings):
         return LocalCompute(settings)
-    from resources.kubernetes import KubernetesCompute
+    from resources.kubernetes import ClusterCompute
 
-    return KubernetesCompute(settings)
+    return ClusterCompute(settings)

@@ -3,6 +3,7 @@
 import signal
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from bai_pipeline.jobs.context import JobResult
 from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_result, run_job, write_spec
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
-from resources.compute_file import KubernetesSettings, LocalSettings
+from resources.job_settings import JobsSettings
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """No job uses the network unless the compute file's `env` says otherwise."""
@@ -40,7 +41,10 @@ class Compute(ABC):
     result_timeout: float = 0.0
     """Seconds that a result may take to appear after its job ended well."""
 
-    settings: LocalSettings | KubernetesSettings
+    settings: JobsSettings
+
+    outlives_runs = False
+    """Whether a job goes on when the process of the run that started it is killed."""
 
     @abstractmethod
     def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
@@ -69,6 +73,10 @@ class Compute(ABC):
         self.launch(context, spec, uri, store)
         return Finished(self._result(spec, store), reused=False)
 
+    def release(self, instance: dg.DagsterInstance, run_id: str) -> list[str]:
+        """End what a run that is over has left behind, and say what; what another run waits for is left alone."""
+        return []
+
     def _result(self, spec: JobSpec, store: Store) -> JobResult:
         deadline = time.monotonic() + self.result_timeout
         while (result := read_result(spec, store)) is None:
@@ -82,7 +90,7 @@ ComputeResource = dg.ResourceParam[Compute]
 """How an asset asks for the compute."""
 
 
-def job_environment(settings: LocalSettings | KubernetesSettings, store: Store) -> dict[str, str]:
+def job_environment(settings: JobsSettings, store: Store) -> dict[str, str]:
     """Environment variables of a job, wherever it runs; the compute file's own come last."""
     return {
         **dict.fromkeys(_THREADS, str(settings.threads)),
@@ -108,14 +116,17 @@ def how_it_ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
-def failure(spec: JobSpec, how: str, log: Path, tail: list[str], exit_code: int | None = None) -> dg.Failure:
+def failure(
+    spec: JobSpec, how: str, log: Path, tail: Sequence[str], exit_code: int | None = None, *, final: bool = False
+) -> dg.Failure:
     """The failure of a job: how it ended, where its log is, and the log's last lines.
 
-    A job that refused its input is not tried again: it would refuse it again. One that crashed or was killed is.
+    A job that refused its input is not tried again: it would refuse it again. One that crashed or was killed is, unless
+    it is known that it would end so again (`final`).
     """
     lines = "".join(f"\n  {line.rstrip()}" for line in tail[-TAIL_LINES:])
     return dg.Failure(
         f"{spec.kind} job {spec.identity} {how}; its log is {log}" + (f" and ends with:{lines}" if lines else ""),
         metadata={"log": dg.MetadataValue.path(str(log)), "job": spec.identity},
-        allow_retries=exit_code != EXIT_REFUSED,
+        allow_retries=exit_code != EXIT_REFUSED and not final,
     )

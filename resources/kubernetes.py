@@ -1,126 +1,286 @@
-"""Jobs as Kubernetes pods, through Dagster's own Pipes client."""
+"""Jobs as pods and TrainJobs: started once, watched, taken over by a later run, ended with theirs.
 
+See docs/design/010-pods-and-faults.md for why, and docs/guide/kubernetes.md for what is done about every fault.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-import kubernetes
-from dagster_k8s import PipesK8sClient
-from dagster_k8s.client import DagsterK8sError
-from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import HTTPError
+import dagster as dg
+from dagster import PipesEnvContextInjector, open_pipes_session
 
-from bai_pipeline.errors import ComputeError
+from bai_pipeline.jobs.runner import read_result
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
+from resources.attachments import Attachment, attached_elsewhere, attachments_of, note_attachment
+from resources.cluster_api import PODS, TRAINJOBS, AlreadyExistsError, ApiFault, Cluster
+from resources.cluster_settings import KubernetesSettings, TrainJobSettings
 from resources.compute import Compute, Context, failure, how_it_ended, job_environment, log_file
-from resources.compute_file import KubernetesSettings
+from resources.manifests import JOB_LABEL, Launch, is_spread, pod, trainjob
+from resources.pod_log import PodLogReader
+from resources.pod_status import Stage, Verdict
+from resources.workloads import PodWorkload, TrainJobWorkload, Workload
 
-JOB_LABEL = "bai-pipeline/job"
-RUN_LABEL = "bai-pipeline/run"
-"""These labels find a job's pod again: the Pipes client chooses the pod's name itself."""
-_PIPES_MESSAGE = '{"__dagster_pipes_version"'
+Json = dict[str, Any]
+_SETTLE_POLLS = 3
+_LEAVING = 0.5
+"""Seconds between two looks at a workload that is being deleted."""
 
 
-class KubernetesCompute(Compute):
-    """One pod a job, with the store's volume mounted at the same path as here."""
+class ClusterCompute(Compute):
+    """One pod a job, or one TrainJob where a kind of job has several nodes; the store is mounted at the same path."""
 
-    settings: KubernetesSettings
+    outlives_runs = True
 
-    def __init__(self, settings: KubernetesSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: KubernetesSettings | TrainJobSettings) -> None:
+        self.settings: KubernetesSettings | TrainJobSettings = settings
         self.result_timeout = settings.result_timeout
 
     def launch(self, context: Context, spec: JobSpec, uri: str, store: Store) -> None:
-        settings, log = self.settings, log_file(spec, store)
-        labels = {JOB_LABEL: spec.identity, RUN_LABEL: context.run.run_id}
-        api = self._api()
-        client = PipesK8sClient(
-            kubeconfig_file=str(settings.kubeconfig) if settings.kubeconfig else None,
-            kube_context=settings.kube_context,
-            poll_interval=settings.poll_interval,
-        )
-        lines: list[str] = []
-        code: int | None = None
-        try:
-            try:
-                client.run(
-                    context=context,
-                    image=settings.image,
-                    command=[*settings.command, uri],
-                    namespace=settings.namespace,
-                    env=job_environment(settings, store),
-                    base_pod_meta={"labels": labels},
-                    base_pod_spec=pod_spec(settings, spec.kind, store),
-                    pod_wait_timeout=settings.pod_wait_timeout,
-                    delete_pod_on_completion=False,  # `_collect` reads its log and exit code first
+        with _faults_are_failures(spec, store):
+            _Launched(context, self.settings, Cluster(self.settings), spec, uri, store).to_its_end()
+
+    def release(self, instance: dg.DagsterInstance, run_id: str) -> list[str]:
+        cluster = Cluster(self.settings)
+        released = []
+        for attachment in attachments_of(instance, run_id):
+            resource = TRAINJOBS if attachment.resource == TRAINJOBS.plural else PODS
+            if attached_elsewhere(instance, attachment, run_id) or cluster.get(resource, attachment.name) is None:
+                continue
+            cluster.delete(resource, attachment.name)
+            released.append(f"{resource.kind} {attachment.name}")
+        return released
+
+
+@contextmanager
+def _faults_are_failures(spec: JobSpec, store: Store) -> Iterator[None]:
+    """What the API server refused, or did not answer, as the failure of the job."""
+    try:
+        yield
+    except ApiFault as fault:
+        raise failure(spec, f"cannot be run: {fault}", log_file(spec, store), [], final=fault.final) from fault
+
+
+class _Launched:
+    """A job on its way: from finding or making its workload to how that ended."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: KubernetesSettings | TrainJobSettings,
+        cluster: Cluster,
+        spec: JobSpec,
+        uri: str,
+        store: Store,
+    ) -> None:
+        self._context, self._settings, self._cluster = context, settings, cluster
+        self._spec, self._store, self._reader = spec, store, PodLogReader()
+        self._order = Launch(spec.identity, spec.kind, uri, store.root, context.run.run_id, {})
+        self._log = log_file(spec, store)
+        self._resource = TRAINJOBS if is_spread(settings, spec.kind) else PODS
+
+    def to_its_end(self) -> None:
+        """Run the job, and again after a disruption, as often as the settings allow.
+
+        Raises:
+            dagster.Failure: it did not end well.
+            ApiFault: the cluster cannot be asked.
+        """
+        for left in range(self._settings.disruptions, -1, -1):
+            workload, verdict = self._once()
+            if verdict.stage is Stage.COMPLETED or read_result(self._spec, self._store) is not None:
+                return
+            if verdict.stage is not Stage.DISRUPTED or left == 0:
+                raise self._failure(workload, verdict)
+            self._context.log.warning(
+                "%s %s was ended by the cluster (%s); the job goes on from its last checkpoint in another one",
+                self._resource.kind,
+                workload.name,
+                verdict.said,
+            )
+
+    def _once(self) -> tuple[Workload, Verdict]:
+        """One workload to its end, with a Pipes session of its own: a process opens it and closes it."""
+        self._reader = PodLogReader()
+        with open_pipes_session(self._context, PipesEnvContextInjector(), self._reader) as session:
+            environment = {**session.get_bootstrap_env_vars(), **job_environment(self._settings, self._store)}
+            self._order = replace(self._order, environment=environment)
+            workload = self._find_or_create()
+            return workload, self._follow(workload)
+
+    # -- which workload ------------------------------------------------------------------------------------------------
+
+    def _find_or_create(self) -> Workload:
+        """The workload that runs this very specification already, or a new one."""
+        waited = False
+        while True:
+            known = self._known()
+            live = [workload for workload in known if not workload.is_leaving]
+            for workload in live:
+                if workload.uri != self._order.uri:
+                    continue
+                verdict = workload.look()
+                if not verdict.stage.is_end or verdict.stage is Stage.COMPLETED:
+                    self._attach(workload.name)
+                    self._context.log.info("%s %s runs this job; taken over", self._resource.kind, workload.name)
+                    return workload
+                workload.delete()
+            others = [w for w in live if w.uri != self._order.uri and not w.look().stage.is_end]
+            if not others:
+                created = self._create(1 + max((workload.attempt for workload in known), default=0))
+                if created is not None:
+                    return created
+            elif not waited:
+                waited = True
+                self._context.log.info(
+                    "%s %s runs this job with another specification (%s); waiting for its end",
+                    self._resource.kind,
+                    others[0].name,
+                    others[0].uri,
                 )
-            finally:
-                lines, code = self._collect(api, labels)
-                with log.open("a", encoding="utf-8") as file:
-                    file.writelines(f"{line}\n" for line in lines)
-        except (DagsterK8sError, ApiException, HTTPError) as error:
-            how = "failed in its pod" if code is None else f"{how_it_ended(code)} in its pod"
-            raise failure(spec, how, log, lines or str(error).splitlines(), code) from error
+            time.sleep(self._settings.poll_interval)
 
-    def _api(self) -> kubernetes.client.CoreV1Api:
-        """A client of the cluster that the settings name, found as `PipesK8sClient` finds it."""
-        settings = self.settings
+    def _known(self) -> list[Workload]:
+        found = self._cluster.find(self._resource, labels=self._order.own(self._settings))
+        return [self._workload(manifest) for manifest in found]
+
+    def _workload(self, manifest: Json) -> Workload:
+        if self._resource is PODS:
+            return PodWorkload(self._cluster, manifest, self._log, self._reader.accept)
+        settle = _SETTLE_POLLS * self._settings.poll_interval
+        return TrainJobWorkload(self._cluster, manifest, self._log, self._reader.accept, settle=settle)
+
+    def _create(self, attempt: int) -> Workload | None:
+        """A new workload; None: somebody else has just made one of this name for the same job.
+
+        Raises:
+            ApiFault: refused; also where the name belongs to something else.
+        """
+        name = self._order.name(attempt, self._settings)
+        self._attach(name)
+        began = time.monotonic()
+        while True:
+            try:
+                manifest = self._cluster.create(self._resource, self._manifest(attempt))
+            except AlreadyExistsError:
+                there = self._cluster.get(self._resource, name)
+                if there is None or there["metadata"].get("labels", {}).get(JOB_LABEL) == self._order.identity:
+                    return None
+                raise ApiFault(
+                    f"{self._resource.kind} {name} in namespace {self._cluster.namespace} is in the way: it is not of "
+                    "this job, so it is left alone; delete or rename it",
+                    final=True,
+                ) from None
+            except ApiFault as fault:
+                if not fault.quota or time.monotonic() - began > self._settings.schedule_timeout:
+                    raise
+                self._context.log.info("waiting: %s", fault)
+                time.sleep(self._settings.poll_interval)
+                continue
+            self._context.log.info("created %s %s", self._resource.kind, name)
+            return self._workload(manifest)
+
+    def _manifest(self, attempt: int) -> Json:
+        if isinstance(self._settings, TrainJobSettings) and self._resource is TRAINJOBS:
+            return trainjob(self._settings, self._order, attempt)
+        return pod(self._settings, self._order, attempt)
+
+    def _attach(self, name: str) -> None:
+        note_attachment(self._context.instance, self._order.run, self._attachment(name))
+
+    def _attachment(self, name: str) -> Attachment:
+        return Attachment(self._order.identity, self._resource.plural, name)
+
+    # -- to its end ----------------------------------------------------------------------------------------------------
+
+    def _follow(self, workload: Workload) -> Verdict:
+        """How a workload ended, or why it was given up. It is deleted then, and when the run is cancelled; only where
+        the API server is silent it is left alone, for a later run to take over."""
         try:
-            if settings.kubeconfig is None and settings.kube_context is None:
-                kubernetes.config.load_config()
-            else:
-                file = str(settings.kubeconfig) if settings.kubeconfig else None
-                kubernetes.config.load_kube_config(config_file=file, context=settings.kube_context)
-        except kubernetes.config.ConfigException as error:
-            raise ComputeError(f"compute is kubernetes, but no cluster is configured: {error}") from error
-        return kubernetes.client.CoreV1Api()
+            verdict, lost = self._watch(workload)
+        except ApiFault as fault:
+            if not fault.silent:
+                self._end(workload)
+            raise
+        except BaseException:  # the run is cancelled
+            self._end(workload)
+            raise
+        try:
+            workload.copy_logs(whole=True)
+        finally:
+            self._end(workload)
+        if verdict.stage is Stage.DISRUPTED and not lost:
+            self._see_off(workload)
+        return verdict
 
-    def _collect(self, api: kubernetes.client.CoreV1Api, labels: dict[str, str]) -> tuple[list[str], int | None]:
-        """The log and exit code of a job's pod, which is deleted: also when the run was cancelled."""
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        lines: list[str] = []
-        code: int | None = None
-        for pod in api.list_namespaced_pod(self.settings.namespace, label_selector=selector).items:
-            name = pod.metadata.name
-            statuses = pod.status.container_statuses or []
-            ended = statuses[0].state.terminated if statuses else None
-            if ended is not None:
-                code = ended.exit_code
-                # With its content preloaded the client gives the text of a bytes literal.
-                response = api.read_namespaced_pod_log(name, self.settings.namespace, _preload_content=False)
-                text = response.data.decode("utf-8", errors="replace")
-                lines += [line for line in text.splitlines() if not line.startswith(_PIPES_MESSAGE)]
-            api.delete_namespaced_pod(name, self.settings.namespace)
-        return lines, code
+    def _end(self, workload: Workload) -> None:
+        attachment = self._attachment(workload.name)
+        if attached_elsewhere(self._context.instance, attachment, self._order.run):
+            self._context.log.info("%s is left to another run that waits for it", workload.name)
+            return
+        workload.delete()
 
+    def _see_off(self, workload: Workload) -> None:
+        """Wait for what saves its state, and for its last words; so no two hold the same GPUs."""
+        deadline = time.monotonic() + self._settings.termination_grace
+        while time.monotonic() < deadline and not workload.is_gone():
+            workload.copy_logs()
+            time.sleep(self._pause(leaving=True))
 
-def pod_spec(settings: KubernetesSettings, kind: str, store: Store) -> dict[str, Any]:
-    """The pod of a kind of job, as far as it does not depend on the job (Kubernetes' own field names)."""
-    asked = settings.resources_of(kind)
-    amounts = {"cpu": asked.cpu, "memory": asked.memory}
-    mounts: list[dict[str, Any]] = [{"name": "store", "mountPath": str(store.root)}]
-    volumes: list[dict[str, Any]] = [
-        {"name": "store", "persistentVolumeClaim": {"claimName": settings.store_claim}},
-    ]
-    for number, (claim, path) in enumerate(settings.claims.items()):
-        mounts.append({"name": f"claim-{number}", "mountPath": path, "readOnly": True})
-        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-    if asked.gpus:
-        amounts[settings.gpu_resource] = str(asked.gpus)
-        # NCCL and data loaders share memory between ranks; a pod's own /dev/shm is 64 MiB.
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
-    container = {"resources": {"requests": amounts, "limits": amounts}, "volumeMounts": mounts}
-    spec: dict[str, Any] = {
-        "containers": [container],
-        "volumes": volumes,
-        "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": settings.termination_grace,
-        "automountServiceAccountToken": False,
-    }
-    if settings.service_account:
-        spec["serviceAccountName"] = settings.service_account
-    if settings.node_selector:
-        spec["nodeSelector"] = settings.node_selector
-    if settings.tolerations:
-        spec["tolerations"] = settings.tolerations
-    return spec
+    def _pause(self, *, leaving: bool) -> float:
+        """Of what is being deleted the log will soon be gone, too."""
+        return min(self._settings.poll_interval, _LEAVING) if leaving else self._settings.poll_interval
+
+    def _watch(self, workload: Workload) -> tuple[Verdict, bool]:
+        """The end of a workload, and whether it cannot be waited for since its node is lost."""
+        limits = {
+            Stage.UNSCHEDULED: self._settings.schedule_timeout,
+            Stage.STARTING: self._settings.schedule_timeout,
+            Stage.BLOCKED: self._settings.start_timeout,
+            Stage.LOST: self._settings.node_timeout,
+        }
+        stage, since, told = None, time.monotonic(), False
+        while True:
+            verdict = workload.look()
+            if verdict.stage.is_end:
+                return verdict, False
+            if verdict.stage is not stage:
+                stage, since, told = verdict.stage, time.monotonic(), False
+                self._context.log.info(
+                    "%s is %s%s", workload.name, stage.value, f" ({verdict.said})" if verdict.said else ""
+                )
+            if time.monotonic() - since > limits.get(stage, float("inf")):
+                return self._given_up(verdict, limits[stage]), stage is Stage.LOST
+            if stage is Stage.STARTING and not told and time.monotonic() - since > self._settings.start_timeout:
+                told = True
+                self._context.log.warning("%s does not start: %s", workload.name, "; ".join(workload.warnings()))
+            if stage in (Stage.RUNNING, Stage.LOST):
+                workload.copy_logs()
+            time.sleep(self._pause(leaving=workload.is_leaving))
+
+    def _given_up(self, verdict: Verdict, waited: float) -> Verdict:
+        said = f"{verdict.said} (for {waited:g} s)"
+        return Verdict(Stage.DISRUPTED if verdict.stage is Stage.LOST else Stage.BROKEN, said)
+
+    def _failure(self, workload: Workload, verdict: Verdict) -> dg.Failure:
+        where = f"in {self._resource.kind} {workload.name}"
+        code = verdict.exit_code
+        if verdict.stage is Stage.DISRUPTED:
+            how = f"was ended by the cluster {where}, {self._settings.disruptions + 1} times in a row: {verdict.said}"
+        elif verdict.said and (verdict.stage is Stage.BROKEN or code is None):
+            how = f"failed {where}: {verdict.said}{self._advice(verdict)}"
+        else:
+            how = f"{how_it_ended(1 if code is None else code)} {where}" + (f": {verdict.said}" if verdict.said else "")
+        tail = workload.tail() or workload.warnings()
+        return failure(self._spec, how, self._log, tail, code, final=verdict.stage is Stage.BROKEN)
+
+    def _advice(self, verdict: Verdict) -> str:
+        asked = self._settings.job(self._spec.kind)
+        if verdict.said.startswith("OOMKilled"):
+            return f"; it had {asked.memory} of memory (jobs.{self._spec.kind}.memory in the compute file)"
+        if verdict.said.startswith("DeadlineExceeded"):
+            return f"; its deadline is {asked.deadline} s (jobs.{self._spec.kind}.deadline in the compute file)"
+        return ""

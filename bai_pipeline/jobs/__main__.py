@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bai_pipeline.errors import BaiPipelineError, TrainingInterrupted
-from bai_pipeline.jobs.ranks import follow, is_follower, is_launcher, launch, meeting
+from bai_pipeline.jobs.ranks import Node, follow, is_follower, is_launcher, launch, meeting
 from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
 from bai_pipeline.store import Store
 
@@ -28,15 +28,17 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     die_with_parent()
+    end_when_told()
     store = Store(Path(os.environ["BAI_STORE"]))
     if "RANK" not in os.environ:
         try:
             spec = read_spec(arguments[0], store)
+            node = Node.of(os.environ, spec.execution.ranks) if is_launcher(spec) else None
         except BaiPipelineError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return EXIT_REFUSED
-        if is_launcher(spec):
-            return launch(arguments[0], spec.execution.ranks)
+        if node is not None:
+            return launch(arguments[0], node)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logger = logging.getLogger("bai_pipeline.jobs")
     logger.setLevel(logging.INFO)
@@ -72,6 +74,15 @@ def die_with_parent() -> None:
     """
     if os.environ.get("BAI_DIE_WITH_PARENT") == "1":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_when_told() -> None:
+    """The first process of a container gets no signal that it does not handle: SIGTERM would do nothing until SIGKILL.
+
+    Whoever saves a state first, as PPO does, handles it by itself; so does the launcher of ranks.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class _Forward(logging.Handler):

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.costs import COST, GPU_HOURS, cost_sensors, price_of
+from assets.costs import COST, GPU_HOURS, cost_sensors, gpus_of, price_of
 from assets.definitions import build_definitions
 from bai_pipeline.errors import ComputeError
 from resources import LocalCompute, LocalSettings, build_compute, load_compute
@@ -15,7 +15,7 @@ COMPUTE = """
 kind: kubernetes
 image: registry.example/bai-jobs:0.1.0
 store_claim: bai-store
-resources:
+jobs:
   default: {cpu: "1", memory: 1Gi}
   ppo: {cpu: "8", memory: 64Gi, gpus: 8}
   evaluate: {cpu: "4", memory: 16Gi, gpus: 1}
@@ -80,13 +80,22 @@ def test_the_compute_file_says_which_steps_hold_gpus_and_each_way_to_end_has_a_s
     (tmp_path / "compute.yaml").write_text(COMPUTE)
     compute = build_compute(load_compute(tmp_path / "compute.yaml"))
     definitions = build_definitions("smoke", str(tmp_path / "store"), compute, gpu_hour_price=2.0)
-    names = {sensor.name for sensor in definitions.sensors or []}
+    names = {sensor.name for sensor in definitions.sensors or [] if sensor.name.startswith("gpu_hours")}
     assert names == {"gpu_hours_of_success", "gpu_hours_of_failure", "gpu_hours_of_canceled"}
+
+
+def test_the_gpus_of_a_job_on_several_nodes_are_those_of_all_of_them(tmp_path: Path) -> None:
+    text = COMPUTE.replace("kind: kubernetes", "kind: trainjob").replace("gpus: 8}", "gpus: 8, nodes: 4}")
+    (tmp_path / "compute.yaml").write_text(text + "ppo: {ranks: 32}\n")
+    settings = load_compute(tmp_path / "compute.yaml")
+    assert gpus_of(settings, "ppo") == 32
+    assert gpus_of(settings, "evaluate") == 1
+    assert gpus_of(settings, "merge") == 0
 
 
 def test_on_this_machine_there_are_no_gpus_to_count(tmp_path: Path) -> None:
     definitions = build_definitions("smoke", str(tmp_path / "store"), LocalCompute(LocalSettings()))
-    assert list(definitions.sensors or []) == []
+    assert [s.name for s in definitions.sensors or [] if s.name.startswith("gpu_hours")] == []
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])

@@ -10,6 +10,7 @@ import yaml
 
 from bai_pipeline.study import load_study
 from resources import load_compute
+from resources.cluster_settings import TrainJobSettings
 from tests.deploy.manifests import DEPLOY, Manifest, faults, manifests
 
 ALL = manifests()
@@ -54,7 +55,7 @@ def test_every_file_of_a_kustomization_is_there_and_named() -> None:
 def test_the_files_of_an_overlay_load(overlay: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(DEPLOY.parent)  # as in the image, deploy/deepspeed lies under the working directory
     directory = DEPLOY / "overlays" / overlay
-    assert load_compute(directory / "compute.yaml").kind == "kubernetes"
+    assert load_compute(directory / "compute.yaml").kind == {"one-node": "kubernetes", "8x8": "trainjob"}[overlay]
     assert load_study(directory / "study.yaml").name == "first-sweep"
 
 
@@ -65,6 +66,16 @@ def test_the_compute_file_names_what_the_manifests_make(overlay: str) -> None:
     assert ("Namespace", compute["namespace"]) in names
     assert ("ServiceAccount", compute["service_account"]) in names
     assert ("PersistentVolumeClaim", compute["store_claim"]) in names
+
+
+def test_the_jobs_of_the_large_overlay_use_its_runtime_and_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DEPLOY.parent)
+    settings = load_compute(DEPLOY / "overlays" / "8x8" / "compute.yaml")
+    assert isinstance(settings, TrainJobSettings)
+    ppo, names = settings.job("ppo"), {(m.kind, m.name) for m in ALL}
+    assert (ppo.runtime_kind, ppo.runtime) in names
+    assert ("LocalQueue", ppo.queue) in names
+    assert (ppo.nodes, ppo.per_node, settings.ppo.ranks) == (8, 8, 64)
 
 
 def test_a_pod_may_not_ask_for_more_than_the_restricted_profile() -> None:

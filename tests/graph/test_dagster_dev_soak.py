@@ -1,27 +1,19 @@
 """`dagster dev` as a person uses it: a backfill over nine ratios, and a run that is cancelled."""
 
-import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import RefKey, Store
 from tests.graph.chain import plan_of
+from tests.graph.dagster_server import LAUNCH, ROOT, RUN_STATUS, TERMINATE, Server, wait
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[2]
 RATIOS = [f"0.{tenth}" for tenth in range(1, 10)]
 LONG = "pretraining: {steps: 50000}\n"
 """Makes base_model a job of many minutes; what is downstream of the one that is there can still be run."""
@@ -35,57 +27,6 @@ mutation($assets: [AssetKeyInput!]!, $partitions: [String!]!) {
 }"""
 BACKFILL_STATUS = """
 query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"""
-LAUNCH = """
-mutation($asset: String!) {
-  launchRun(executionParams: {mode: "default", selector: {
-    repositoryLocationName: "bai_pipeline", repositoryName: "__repository__", jobName: "__ASSET_JOB",
-    assetSelection: [{path: [$asset]}], assetCheckSelection: []
-  }}) { ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
-}"""
-TERMINATE = """
-mutation($id: String!) { terminateRun(runId: $id) { ... on TerminateRunSuccess { run { runId } } } }"""
-RUN_STATUS = """
-query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"""
-
-
-class Server:
-    """`dagster dev` on a free loopback port."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        command = [str(Path(sys.executable).parent / "dagster"), "dev", "-h", "127.0.0.1", "-p", str(port)]
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                command, env=environment, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
-            )
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        """The one field of a GraphQL answer."""
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        (value,) = answer["data"].values()
-        return value
-
-    def is_up(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/server_info", timeout=5):
-                return True
-        except (urllib.error.URLError, ConnectionError):
-            return False
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
 
 
 @pytest.fixture
@@ -102,13 +43,6 @@ def server(smoke: Plan, copied: Store, tmp_path: Path) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
-
-
-def wait(condition: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
-        time.sleep(1)
 
 
 def test_a_backfill_over_nine_ratios_succeeds(server: Server, copied: Store) -> None:

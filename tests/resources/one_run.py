@@ -15,7 +15,9 @@ from resources import Compute, Finished, LocalCompute, LocalSettings
 from tests.resources.stand_in_jobs import COMMAND, spec
 
 
-def run(compute: Compute, job: JobSpec, store: Store) -> Finished | dg.Failure:
+def run(
+    compute: Compute, job: JobSpec, store: Store, instance: dg.DagsterInstance | None = None
+) -> Finished | dg.Failure:
     """What the asset got from the compute."""
     outcome: list[Finished | dg.Failure] = []
 
@@ -27,7 +29,7 @@ def run(compute: Compute, job: JobSpec, store: Store) -> Finished | dg.Failure:
             outcome.append(failure)
         return dg.MaterializeResult()
 
-    dg.materialize([one_job])
+    dg.materialize([one_job], instance=instance)
     return outcome[0]
 
 

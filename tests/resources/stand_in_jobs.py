@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from bai_pipeline.errors import DataError
+from bai_pipeline.errors import DataError, TrainingInterrupted
 from bai_pipeline.jobs import runner
 from bai_pipeline.jobs.__main__ import main
 from bai_pipeline.jobs.context import JobContext, Outcome
@@ -56,8 +56,45 @@ def vanish(job: JobContext) -> Outcome:
     os._exit(0)
 
 
+def late(job: JobContext) -> Outcome:
+    """Ends with exit code 0 a second before its result is there, as it looks from behind a network file system."""
+    if os.fork():
+        os._exit(0)
+    for number in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    time.sleep(1)
+    return answer(job)
+
+
+def count(job: JobContext) -> Outcome:
+    """Counts to `steps`, with a checkpoint after every `every` of them, or when it is told to end.
+
+    `work/computed.txt` has a line for every step that was computed.
+    """
+    checkpoint = job.work / "checkpoint"
+    step = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    steps, every = job.spec.settings["steps"], job.spec.settings.get("every", 1)
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    with (job.work / "computed.txt").open("a") as computed:
+        while step < steps:
+            step += 1
+            computed.write(f"{step}\n")
+            computed.flush()
+            stopping = bool(told)
+            if step % every == 0 or stopping:
+                checkpoint.write_text(str(step))
+            job.reporter.log(f"step {step} of {steps}")
+            if stopping:
+                raise TrainingInterrupted(f"told to end after step {step}")
+            time.sleep(job.spec.settings.get("pause", 0.05))
+    (job.out / "computed.txt").write_text((job.work / "computed.txt").read_text())
+    return Outcome({"steps": step})
+
+
 KINDS = {
-    f.__name__: f"tests.resources.stand_in_jobs:{f.__name__}" for f in (answer, refuse, crash, killed, sleep, vanish)
+    f.__name__: f"tests.resources.stand_in_jobs:{f.__name__}"
+    for f in (answer, refuse, crash, killed, sleep, vanish, late, count)
 }
 
 if __name__ == "__main__":
