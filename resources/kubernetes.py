@@ -211,14 +211,15 @@ class _Launched:
         try:
             workload.copy_logs(whole=True)
         finally:
-            self._end(workload)
+            self._end(workload, is_done=verdict.stage is Stage.COMPLETED)
         if verdict.stage is Stage.DISRUPTED and not lost:
             self._see_off(workload)
         return verdict
 
-    def _end(self, workload: Workload) -> None:
+    def _end(self, workload: Workload, *, is_done: bool = False) -> None:
+        """Delete it, unless another run waits for it; whoever waits for what is done finds the result."""
         attachment = self._attachment(workload.name)
-        if attached_elsewhere(self._context.instance, attachment, self._order.run):
+        if not is_done and attached_elsewhere(self._context.instance, attachment, self._order.run):
             self._context.log.info("%s is left to another run that waits for it", workload.name)
             return
         workload.delete()

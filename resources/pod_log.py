@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dagster import PipesMessageHandler
 from dagster_k8s.pipes import PipesK8sPodLogsMessageReader
 from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD
 
@@ -30,6 +31,8 @@ Key = tuple[str, int]
 
 class PodLogReader(PipesK8sPodLogsMessageReader):
     """Takes Pipes messages from lines that `LogCopy` reads."""
+
+    _handler: PipesMessageHandler | None = None  # set while a session is open
 
     def accept(self, line: str) -> bool:
         """Whether a line is a Pipes message; if it is, Dagster has it."""

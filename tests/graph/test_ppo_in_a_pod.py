@@ -65,7 +65,7 @@ def test_a_ppo_run_on_two_nodes_has_a_rank_on_each(smoke: Plan, copied: Store, t
     spec, _ = forget(copied, plan, PPO)
     finished = run_on_two_nodes(spec, copied, tmp_path)
     steps = pq.read_table(copied.open(finished.result.object) / "steps").column("step").to_pylist()
-    assert steps == [1, 2]
+    assert steps == [0, 1]
     directory = copied.job_directory(spec.identity)
     (attempt,) = (directory / "attempts.jsonl").read_text().splitlines()
     assert json.loads(attempt)["ranks"] == 2

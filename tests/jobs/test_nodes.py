@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -107,3 +108,34 @@ def test_a_job_that_is_the_first_process_of_its_container_ends_when_it_is_told(t
 
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@pytest.mark.soak
+def test_a_refusal_on_the_first_node_ends_the_ranks_on_the_other(tmp_path: Path) -> None:
+    """Real ranks: the first one finds that an input is not there, the other one loses its connection."""
+    store = Store(tmp_path)
+    execution = Execution(inputs={"data": "store:objects/pretraining_data/0"}, ranks=2)
+    uri = write_spec(JobSpec("pretrain", "1", {"data": "0"}, {}, 0, execution), store)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        "PET_NNODES": "2",
+        "PET_NPROC_PER_NODE": "1",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(port),
+    }
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "bai_pipeline.jobs", uri],
+            env={**os.environ, **shared, "PET_NODE_RANK": str(node), "BAI_STORE": str(store.root)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    (_, first), (_, other) = (node.communicate(timeout=250) for node in nodes)
+    assert nodes[0].returncode == EXIT_REFUSED
+    assert "StoreError: " in first
+    assert nodes[1].returncode not in (0, EXIT_REFUSED)
+    assert "Error" in other

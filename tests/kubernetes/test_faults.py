@@ -13,7 +13,7 @@ from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
 from resources import Finished
 from resources.cluster_api import RIGHTS
-from tests.kubernetes.cluster import compute_on, kubernetes_file
+from tests.kubernetes.cluster import compute_on
 from tests.kubernetes.fault_table import TABLE, Row, What
 from tests.kubernetes.node_jobs import COMMAND
 from tests.kubernetes.stand_in import StandIn
@@ -112,8 +112,3 @@ def shown(table: tuple[Row, ...]) -> str:
         says = re.sub(r"\\(.)", r"\1", either).replace(".*", "… ")
         lines.append(f"| {row.fault} | {f'`{says}`' if says else ''} | {row.what.value} |")
     return "\n".join(lines) + "\n"
-
-
-def test_timeouts_of_the_tests_are_those_of_the_compute_file(kubeconfig: Path) -> None:
-    """Tests wait for seconds because the file says so, not because they reach into the code."""
-    assert compute_on(kubeconfig).settings.start_timeout == kubernetes_file(kubeconfig)["start_timeout"]
