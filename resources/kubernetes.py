@@ -127,6 +127,7 @@ class _Launched:
                     self._attach(workload.name)
                     self._context.log.info("%s %s runs this job; taken over", self._resource.kind, workload.name)
                     return workload
+                workload.copy_logs(whole=True)  # nobody was there when it ended
                 workload.delete()
             others = [w for w in live if w.uri != self._order.uri and not w.look().stage.is_end]
             if not others:

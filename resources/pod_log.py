@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dagster import PipesMessageHandler
 from dagster_k8s.pipes import PipesK8sPodLogsMessageReader
 from dagster_pipes import PIPES_PROTOCOL_VERSION_FIELD
 
@@ -32,8 +31,6 @@ Key = tuple[str, int]
 class PodLogReader(PipesK8sPodLogsMessageReader):
     """Takes Pipes messages from lines that `LogCopy` reads."""
 
-    _handler: PipesMessageHandler | None = None  # set while a session is open
-
     def accept(self, line: str) -> bool:
         """Whether a line is a Pipes message; if it is, Dagster has it."""
         if PIPES_PROTOCOL_VERSION_FIELD not in line:
@@ -42,8 +39,9 @@ class PodLogReader(PipesK8sPodLogsMessageReader):
             message = json.loads(line)
         except ValueError:
             return False
-        if self._handler is not None:
-            self._handler.handle_message(message)
+        handler = getattr(self, "_handler", None)  # there is one while a session is open
+        if handler is not None:
+            handler.handle_message(message)
         return True
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,3 +67,11 @@ def compute_on(kubeconfig: Path, **settings: Any) -> ClusterCompute:
     file = kubernetes_file(kubeconfig, **{"command": ["python", *COMMAND[1:]], **settings})
     kind = TrainJobSettings if file["kind"] == "trainjob" else KubernetesSettings
     return ClusterCompute(kind.model_validate(file))
+
+
+def wait_until_nothing_runs(cluster: StandIn) -> None:
+    """No process of any pod, and no object but the pods of lost nodes, which only their node can give up."""
+    deadline = time.monotonic() + 10
+    while cluster.running() or cluster.trainjobs or any(not pod.lost for pod in cluster.pods.values()):
+        assert time.monotonic() < deadline, (cluster.running(), list(cluster.pods), list(cluster.trainjobs))
+        time.sleep(0.05)

@@ -1,7 +1,6 @@
 """What happens when something goes wrong in the cluster: every row of the table, and that the guide has it."""
 
 import re
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
 from resources import Finished
 from resources.cluster_api import RIGHTS
-from tests.kubernetes.cluster import compute_on
+from tests.kubernetes.cluster import compute_on, wait_until_nothing_runs
 from tests.kubernetes.fault_table import TABLE, Row, What
 from tests.kubernetes.node_jobs import COMMAND
 from tests.kubernetes.stand_in import StandIn
@@ -85,14 +84,6 @@ def check_steps(store: Store, job: JobSpec, outcome: Finished, repeated: int, *,
     if whole:  # of a pod that is gone, nobody has seen what it wrote since the last look
         assert logged.keys() == {f"step {step} of {STEPS}" for step in range(1, STEPS + 1)}
     assert not any("__dagster_pipes" in line for line in log)
-
-
-def wait_until_nothing_runs(cluster: StandIn) -> None:
-    """No process of any pod, and no object but the pods of lost nodes, which only their node can give up."""
-    deadline = time.monotonic() + 10
-    while cluster.running() or cluster.trainjobs or any(not pod.lost for pod in cluster.pods.values()):
-        assert time.monotonic() < deadline, (cluster.running(), list(cluster.pods), list(cluster.trainjobs))
-        time.sleep(0.05)
 
 
 def test_the_table_has_every_fault_once_and_enough_of_them() -> None:

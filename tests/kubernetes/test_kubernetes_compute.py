@@ -11,7 +11,7 @@ from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.store import Store
 from resources import Finished, LocalCompute, LocalSettings
 from resources.kubernetes import ClusterCompute
-from tests.kubernetes.cluster import compute_on
+from tests.kubernetes.cluster import compute_on, wait_until_nothing_runs
 from tests.kubernetes.stand_in import StandIn
 from tests.resources.one_run import run
 from tests.resources.stand_in_jobs import COMMAND, spec
@@ -42,7 +42,7 @@ def test_a_pod_gives_the_same_object_as_a_local_subprocess(
     assert pod.result.digest == local.result.digest
     assert pod.result.object == local.result.object
     assert pod.result.checks == local.result.checks
-    assert cluster.pods == {}, "the pod was not deleted"
+    wait_until_nothing_runs(cluster)
 
 
 def test_a_failing_pod_is_told_with_the_tail_of_its_log(
@@ -58,7 +58,7 @@ def test_a_failing_pod_is_told_with_the_tail_of_its_log(
     assert "__dagster_pipes" not in failure.description
     assert "line 0" in log.read_text().splitlines()
     assert failure.allow_retries
-    assert cluster.pods == {}
+    wait_until_nothing_runs(cluster)
 
 
 def test_a_refusal_in_a_pod_is_not_retried(kubernetes: MakeCompute, store: Store) -> None:

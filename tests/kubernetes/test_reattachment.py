@@ -13,12 +13,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from bai_pipeline.jobs.runner import reported_result
 from bai_pipeline.store import Store
-from resources import Finished
 from resources.attachments import Attachment, attachments_of, note_attachment
 from resources.cluster_api import PODS, Cluster
 from tests.kubernetes.cluster import compute_on
-from tests.kubernetes.one_run import STEPS, counting
+from tests.kubernetes.one_run import HELD_AT, STEPS, counting
 from tests.kubernetes.stand_in import StandIn
 from tests.resources.one_run import run
 
@@ -68,13 +68,22 @@ def log_of(store: Store) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def has_counted(store: Store, step: int) -> Callable[[], bool]:
-    return lambda: f"step {step} of {STEPS}" in log_of(store)
+def is_held(store: Store) -> bool:
+    return f"step {HELD_AT} of {STEPS}" in log_of(store)
 
 
-def check_every_step_once(store: Store, outcome: Finished | dg.Failure) -> None:
-    assert isinstance(outcome, Finished), outcome
-    computed = (store.open(outcome.result.object) / "computed.txt").read_text().split()
+def let_go(store: Store) -> None:
+    (store.job_directory(counting(1).identity) / "work" / "go").touch()
+
+
+def says(home: Path, text: str, until_step: int = 1) -> Callable[[], bool]:
+    return lambda: text in (home / f"run-{until_step}.log").read_text()
+
+
+def check_every_step_once(store: Store) -> None:
+    result = reported_result(store, counting(1).identity)
+    assert result is not None
+    computed = (store.open(result.object) / "computed.txt").read_text().split()
     assert computed == [str(step) for step in range(1, STEPS + 1)]
     logged = Counter(line for line in log_of(store) if line.startswith("step "))
     assert logged == Counter(f"step {step} of {STEPS}" for step in range(1, STEPS + 1))
@@ -84,12 +93,15 @@ def test_the_pod_of_a_killed_run_goes_on_and_the_next_run_takes_it_over(
     cluster: StandIn, kubeconfig: Path, store: Store, home: Path
 ) -> None:
     with running(kubeconfig, store, home) as process:
-        wait(has_counted(store, 3))
+        wait(lambda: is_held(store))
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert cluster.running()
-    outcome = run(compute_on(kubeconfig), counting(1), store)
-    check_every_step_once(store, outcome)
+    with running(kubeconfig, store, home) as process:
+        wait(says(home, "taken over"))
+        let_go(store)
+        assert process.wait(60) == 0
+    check_every_step_once(store)
     assert len(cluster.created) == 1
     wait(lambda: not cluster.pods, 10)
 
@@ -98,7 +110,7 @@ def test_a_cancelled_run_ends_its_pod_which_saves_its_state(
     cluster: StandIn, kubeconfig: Path, store: Store, home: Path
 ) -> None:
     with running(kubeconfig, store, home) as process:
-        wait(has_counted(store, 3))
+        wait(lambda: is_held(store))
         process.send_signal(signal.SIGTERM)
         seconds = wait(lambda: not cluster.pods and not cluster.running(), CANCELLED_WITHIN)
         process.wait(30)
@@ -113,7 +125,7 @@ def test_a_pod_that_another_run_waits_for_is_not_ended(
     cluster: StandIn, kubeconfig: Path, store: Store, home: Path
 ) -> None:
     with running(kubeconfig, store, home) as first:
-        wait(has_counted(store, 3))
+        wait(lambda: is_held(store))
         with dg.DagsterInstance.from_config(str(home)) as instance:
             (run_id,) = [found.run_id for found in instance.get_runs()]
             note = attachments_of(instance, run_id)
@@ -132,15 +144,15 @@ def test_a_pod_that_another_run_waits_for_is_not_ended(
 
 @pytest.mark.soak
 def test_a_run_that_wants_more_steps_waits_for_the_pod_of_the_same_job(
-    cluster: StandIn, kubeconfig: Path, store: Store, home: Path, capfd: pytest.CaptureFixture[str]
+    cluster: StandIn, kubeconfig: Path, store: Store, home: Path
 ) -> None:
-    with running(kubeconfig, store, home) as first:
-        wait(has_counted(store, 3))
-        outcome = run(compute_on(kubeconfig), counting(2), store)
-        assert isinstance(outcome, Finished), outcome
-        first.wait(30)
-    assert "runs this job with another specification" in capfd.readouterr().err
-    check_every_step_once(store, outcome)
+    with running(kubeconfig, store, home) as first, running(kubeconfig, store, home, until_step=2) as second:
+        wait(lambda: any(says(home, "runs this job with another specification", n)() for n in (1, 2)))
+        wait(lambda: is_held(store))
+        assert len(cluster.created) == 1
+        let_go(store)
+        assert (first.wait(60), second.wait(60)) == (0, 0)
+    check_every_step_once(store)
     assert len(cluster.created) <= 2
 
 

@@ -69,7 +69,7 @@ def late(job: JobContext) -> Outcome:
 def count(job: JobContext) -> Outcome:
     """Counts to `steps`, with a checkpoint after every `every` of them, or when it is told to end.
 
-    `work/computed.txt` has a line for every step that was computed.
+    `work/computed.txt` has a line for every step that was computed. After step `hold_at` it waits for `work/go`.
     """
     checkpoint = job.work / "checkpoint"
     step = int(checkpoint.read_text()) if checkpoint.exists() else 0
@@ -88,6 +88,8 @@ def count(job: JobContext) -> Outcome:
             if stopping:
                 raise TrainingInterrupted(f"told to end after step {step}")
             time.sleep(job.spec.settings.get("pause", 0.05))
+            while step == job.spec.settings.get("hold_at") and not (job.work / "go").exists() and not told:
+                time.sleep(0.02)
     (job.out / "computed.txt").write_text((job.work / "computed.txt").read_text())
     return Outcome({"steps": step})
 
