@@ -14,10 +14,19 @@ from bai_pipeline.store import Store
 from bai_pipeline.study import Study
 
 OWNERS = ["team:post-training"]
-POOL = "jobs"
-"""The pool that limits how many jobs run at a time: cores on `local`, GPUs on a cluster (see dagster.yaml)."""
+POOLS = {**dict.fromkeys(("pretrain", "finetune", "reward", "ppo"), "train"), "evaluate": "score"}
+"""Kind of job -> the pool that limits how many of its kind run at a time; all others share `jobs`.
+
+A pool for each kind of GPU: what trains may want larger ones than what is scored. Their limits are Dagster's (see
+deploy/dagster.yaml): cores on `local`, GPUs divided by GPUs of a job on a cluster.
+"""
 PARTITIONED = ("bai_actor", "ppo_run", "training_dynamics", "benchmark_scores")
 """Assets with a partition for each alpha."""
+
+
+def pool_of(job: str) -> str:
+    """The pool of a kind of job."""
+    return POOLS.get(job, "jobs")
 
 
 class Options(TypedDict):
@@ -28,6 +37,7 @@ class Options(TypedDict):
     kinds: set[str]
     owners: list[str]
     pool: str
+    metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,8 @@ class Graph:
             code_version=CODE_VERSIONS[job],
             kinds={"python", *kinds},
             owners=OWNERS,
-            pool=POOL,
+            pool=pool_of(job),
+            metadata={"job": job},
         )
 
     def job_checks(self, asset: str, **descriptions: str) -> list[dg.AssetCheckSpec]:

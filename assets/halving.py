@@ -20,7 +20,7 @@ from assets.execution import (
     refusals_are_final,
     severity,
 )
-from assets.graph import POOL, Graph
+from assets.graph import Graph, pool_of
 from assets.rlhf import SHARED
 from bai_pipeline.dynamics.ladder import Rung, rungs
 from bai_pipeline.errors import StoreError
@@ -66,7 +66,7 @@ def halving_job(graph: Graph) -> dg.JobDefinition:
 def _train(number: int, rung: Rung) -> dg.OpDefinition:
     until = rung.until_step
 
-    @dg.op(name=f"train_until_{until}", pool=POOL, description=f"Rung {number}: PPO until step {until}.")
+    @dg.op(name=f"train_until_{until}", pool=pool_of("ppo"), description=f"Rung {number}: PPO until step {until}.")
     def train(context: dg.OpExecutionContext, alpha: str, study: StudyResource, compute: ComputeResource) -> str:
         with refusals_are_final():
             plan = study.plan()

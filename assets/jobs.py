@@ -9,10 +9,11 @@ from assets.halving import halving_job
 from bai_pipeline.errors import StudyError
 
 SWEEP = ("bai_actor", "ppo_run", "training_dynamics", "benchmark_scores")
-WEEKLY = "0 3 * * 1"
+NIGHTLY = "0 3 * * *"
+"""When the sweep is due unless `BAI_SWEEP_CRON` says otherwise; UTC."""
 
 
-def jobs_and_schedule(graph: Graph) -> dg.Definitions:
+def jobs_and_schedule(graph: Graph, cron: str = NIGHTLY) -> dg.Definitions:
     """`alpha_sweep` and `whole_chain`, and a schedule that is off until someone turns it on."""
     sweep = dg.define_asset_job(
         "alpha_sweep",
@@ -28,17 +29,17 @@ def jobs_and_schedule(graph: Graph) -> dg.Definitions:
         description="Data, checkpoints, baselines, one alpha, tables and report. Jobs that are done are not run again.",
     )
 
-    @dg.schedule(name="weekly_sweep", job=sweep, cron_schedule=WEEKLY, execution_timezone="UTC")
-    def weekly_sweep(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
-        """The sweep over the study's alphas, one run each."""
+    @dg.schedule(name="nightly_sweep", job=sweep, cron_schedule=cron, execution_timezone="UTC")
+    def nightly_sweep(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+        """The sweep over the study's alphas, one run each; a night on which nothing is stale costs minutes."""
         for alpha in graph.study.alphas:
             yield dg.RunRequest(
-                run_key=f"{context.scheduled_execution_time:%Y-%m-%d}-{alpha}",
+                run_key=f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M}-{alpha}",
                 partition_key=alpha,
                 tags={"bai-pipeline/study": graph.study.name},
             )
 
-    return dg.Definitions(jobs=[sweep, chain, *_halving(graph)], schedules=[weekly_sweep])
+    return dg.Definitions(jobs=[sweep, chain, *_halving(graph)], schedules=[nightly_sweep])
 
 
 def _halving(graph: Graph) -> list[dg.JobDefinition]:

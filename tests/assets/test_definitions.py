@@ -32,6 +32,13 @@ GROUPS = {
     },
 }
 
+POOLS = {
+    **dict.fromkeys(("base_model", "instruct_sft", "reasoning_sft", "reward_model"), "train"),
+    **dict.fromkeys(("paradigm_1_run", "paradigm_3_run", "ppo_run"), "train"),
+    **dict.fromkeys(("benchmark_scores", "paradigm_scores"), "score"),
+}
+"""Of assets whose jobs may want a kind of GPU of their own."""
+
 
 def definitions_of(study: str) -> dg.Definitions:
     return build_definitions(study, "store", LocalCompute(LocalSettings()))
@@ -63,7 +70,7 @@ def test_every_asset_has_an_owner_a_description_a_kind_a_pool_and_a_code_version
         assert spec.description, name
         assert len(spec.kinds) >= 2, name
         assert spec.code_version, name
-        assert definitions.resolve_assets_def(name).op.pool == "jobs", name
+        assert definitions.resolve_assets_def(name).op.pool == POOLS.get(name, "jobs"), name
 
 
 def test_no_asset_has_a_retry_policy(definitions: dg.Definitions) -> None:
@@ -127,14 +134,14 @@ def test_only_the_check_of_the_weights_is_blocking(definitions: dg.Definitions) 
 def test_the_schedule_asks_for_one_run_per_alpha_of_the_study(definitions: dg.Definitions) -> None:
     moment = datetime(2026, 11, 23, 3, tzinfo=UTC)
     repository = definitions.get_repository_def()
-    schedule = repository.get_schedule_def("weekly_sweep")
+    schedule = repository.get_schedule_def("nightly_sweep")
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(instance, scheduled_execution_time=moment, repository_def=repository)
         tick = schedule.evaluate_tick(context)
     requests = tick.run_requests or []
     assert [request.partition_key for request in requests] == list(load_study("smoke").alphas)
-    assert [request.run_key for request in requests] == ["2026-11-23-0.0", "2026-11-23-0.5"]
-    assert schedule.cron_schedule == "0 3 * * 1"
+    assert [request.run_key for request in requests] == ["2026-11-23T03:00-0.0", "2026-11-23T03:00-0.5"]
+    assert schedule.cron_schedule == "0 3 * * *"
 
 
 def test_the_jobs_select_the_sweep_and_everything(definitions: dg.Definitions) -> None:
