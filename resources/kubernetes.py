@@ -78,7 +78,7 @@ class _Launched:
     ) -> None:
         self._context, self._settings, self._cluster = context, settings, cluster
         self._spec, self._store, self._reader = spec, store, PodLogReader()
-        self._order = Launch(spec.identity, spec.kind, uri, store.root, context.run.run_id, {})
+        self._order = Launch(spec.identity, spec.kind, uri, store.root, store.location, context.run.run_id, {})
         self._log = log_file(spec, store)
         self._resource = TRAINJOBS if is_spread(settings, spec.kind) else PODS
 

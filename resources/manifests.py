@@ -30,6 +30,9 @@ class Launch:
     uri: str
     """Of its specification, in the store."""
     store: Path
+    """Where the claim is mounted."""
+    location: str
+    """Of the store."""
     run: str
     environment: Mapping[str, str]
 
@@ -44,7 +47,7 @@ class Launch:
 
     def store_label(self, settings: ClusterSettings) -> str:
         """Two stores may share a namespace, and have the same job to do."""
-        return hashlib.sha256(f"{settings.store_claim}:{self.store}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{settings.store_claim}:{self.location}".encode()).hexdigest()[:16]
 
     def labels(self, attempt: int, settings: ClusterSettings) -> dict[str, str]:
         return {

@@ -10,7 +10,7 @@ from resources import KubernetesSettings, TrainJobSettings
 from resources.manifests import Launch, pod, trainjob
 from tests.kubernetes.stand_in.schemas import fault_of
 
-LAUNCH = Launch("0" * 32, "ppo", "store:jobs/x/spec-y.json", Path("/store"), "run-1", {"BAI_STORE": "/store"})
+LAUNCH = Launch("0" * 32, "ppo", "store:jobs/x/spec-y.json", Path("/store"), "/store", "run-1", {"BAI_STORE": "/store"})
 EVERYTHING: dict[str, Any] = {
     "cpu": "16",
     "memory": "128Gi",
@@ -184,8 +184,8 @@ def test_a_trainjob_asks_for_nodes_and_gives_each_what_a_pod_has() -> None:
 
 def test_names_say_job_store_and_attempt_and_are_the_same_again() -> None:
     settings = kubernetes_settings()
-    other_store = Launch(LAUNCH.identity, LAUNCH.kind, LAUNCH.uri, Path("/other"), "run-2", {})
-    again = Launch(LAUNCH.identity, LAUNCH.kind, LAUNCH.uri, LAUNCH.store, "run-2", {})
+    other_store = Launch(LAUNCH.identity, LAUNCH.kind, LAUNCH.uri, LAUNCH.store, "s3://other", "run-2", {})
+    again = Launch(LAUNCH.identity, LAUNCH.kind, LAUNCH.uri, LAUNCH.store, LAUNCH.location, "run-2", {})
     names = [launch.name(attempt, settings) for launch in (LAUNCH, other_store) for attempt in (1, 2)]
     assert len(set(names)) == 4
     assert again.name(1, settings) == LAUNCH.name(1, settings)
