@@ -146,12 +146,13 @@ def test_a_pod_that_another_run_waits_for_is_not_ended(
 def test_a_run_that_wants_more_steps_waits_for_the_pod_of_the_same_job(
     cluster: StandIn, kubeconfig: Path, store: Store, home: Path
 ) -> None:
-    with running(kubeconfig, store, home) as first, running(kubeconfig, store, home, until_step=2) as second:
-        wait(lambda: any(says(home, "runs this job with another specification", n)() for n in (1, 2)))
+    with running(kubeconfig, store, home) as first:
         wait(lambda: is_held(store))
-        assert len(cluster.created) == 1
-        let_go(store)
-        assert (first.wait(60), second.wait(60)) == (0, 0)
+        with running(kubeconfig, store, home, until_step=2) as second:
+            wait(says(home, "runs this job with another specification", until_step=2))
+            assert len(cluster.created) == 1
+            let_go(store)
+            assert (first.wait(60), second.wait(60)) == (0, 0)
     check_every_step_once(store)
     assert len(cluster.created) <= 2
 
