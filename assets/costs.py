@@ -11,7 +11,7 @@ from typing import Protocol
 import dagster as dg
 
 from bai_pipeline.errors import ComputeError
-from resources.cluster_settings import ClusterSettings, NodeSettings
+from resources.cluster_settings import ClusterSettings
 from resources.job_settings import JobsSettings
 
 GPU_HOURS = "bai/gpu_hours"
@@ -51,10 +51,7 @@ def price_of(text: str) -> float | None:
 
 def gpus_of(settings: JobsSettings, kind: str) -> int:
     """GPUs that a job of this kind holds; on this machine nothing says how many."""
-    if not isinstance(settings, ClusterSettings):
-        return 0
-    asked = settings.job(kind)
-    return asked.gpus * (asked.nodes if isinstance(asked, NodeSettings) else 1)
+    return settings.gpus_of(kind) if isinstance(settings, ClusterSettings) else 0
 
 
 def gpus_of_steps(assets: Iterable[dg.AssetsDefinition], settings: JobsSettings) -> dict[str, int]:
