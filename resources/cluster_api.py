@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import kubernetes.client
@@ -242,9 +243,10 @@ def _connect(settings: ClusterSettings) -> kubernetes.client.ApiClient:
     named = settings.kubeconfig is not None or settings.kube_context is not None
     load: Callable[[], None]
     if not named and "KUBERNETES_SERVICE_HOST" in os.environ:
-        load = lambda: kubernetes.config.load_incluster_config(client_configuration=configuration)  # noqa: E731
+        load = partial(kubernetes.config.load_incluster_config, client_configuration=configuration)
     else:
-        load = lambda: kubernetes.config.load_kube_config(  # noqa: E731
+        load = partial(
+            kubernetes.config.load_kube_config,
             config_file=str(settings.kubeconfig) if settings.kubeconfig else None,
             context=settings.kube_context,
             client_configuration=configuration,

@@ -15,23 +15,21 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import xxhash
-
 from bai_pipeline.errors import StoreError, StoreUnavailable
-from bai_pipeline.store.bucket import REQUESTS, Bucket, Entry, upload_all
+from bai_pipeline.store.bucket import Bucket
+from bai_pipeline.store.bucket_objects import BucketObjects, garbage_of, name_of
 from bai_pipeline.store.claims import Claim, locked
 from bai_pipeline.store.integrity import check_files, remember_files
 from bai_pipeline.store.lease import LEASE_SECONDS, Lease
 from bai_pipeline.store.objects import TABLE_NAME, ObjectTable
 from bai_pipeline.store.ranged import write_ranged_directory
 from bai_pipeline.store.refs import Ref
-from bai_pipeline.store.snapshots import TABLE, Snapshots, fetch_file, live_files
+from bai_pipeline.store.snapshots import Snapshots
 from bai_pipeline.store.store import DAY, Store
 
 _COPIES = ("objects", "partial", "ranged")
@@ -69,6 +67,10 @@ class RemoteStore(Store):
     def environment(self) -> dict[str, str]:
         return {**super().environment, "BAI_STORE_CACHE": str(self.root.parent)}
 
+    @property
+    def _there(self) -> BucketObjects:
+        return BucketObjects(self.bucket)
+
     # -- objects -----------------------------------------------------------------------------------------------------
 
     def publish(self, kind: str, directory: Path) -> str:
@@ -76,13 +78,11 @@ class RemoteStore(Store):
         table = ObjectTable.of(directory)
         uri = f"store:objects/{kind}/{table.digest}"
         try:
-            self._check_bucket(uri)
+            self._there.check(uri, self._known(uri))
         except StoreUnavailable:
             raise
         except StoreError:  # not there yet, or damaged since: replaced by the same content
-            top = _name_of(uri)
-            upload_all(self.bucket, [(f"{top}/{name}", directory / name) for name in table.files])
-            self.bucket.put(f"{top}/{TABLE_NAME}", table.to_json().encode())
+            self._there.upload(uri, table, directory)
         self._place(uri, table, directory)
         return uri
 
@@ -115,7 +115,7 @@ class RemoteStore(Store):
         if not uri.startswith("store:"):
             return super().open(uri)
         top, inside = self._split(uri)
-        table = self._check_bucket(top)
+        table = self._there.check(top, self._known(top))
         absent = [name for name in names if inside + name not in table.files]
         if absent:
             raise StoreError(f"{uri} holds no {', '.join(absent)}")
@@ -137,15 +137,15 @@ class RemoteStore(Store):
             return directory
         with self.staging() as staged:
             files = {name.removeprefix(inside): entry for name, entry in table.files.items() if name.startswith(inside)}
-            write_ranged_directory(self.bucket, f"{_name_of(top)}/{inside}", files, staged)
+            write_ranged_directory(self.bucket, f"{name_of(top)}/{inside}", files, staged)
             _rename(staged, directory)
         return directory
 
     def verify(self, uri: str) -> None:
         """Read every byte of an object in the bucket and compare it with its table; nothing is kept here."""
         top, _ = self._split(uri)
-        for name, entry in self._check_bucket(top).files.items():
-            self._check_bytes(top, name, entry)
+        for name, entry in self._there.check(top, self._known(top)).files.items():
+            self._there.check_bytes(top, name, entry)
 
     def digest(self, uri: str) -> str:
         top, inside = self._split(uri)
@@ -153,11 +153,7 @@ class RemoteStore(Store):
         return table.below(inside).digest if inside else table.digest
 
     def objects(self) -> list[str]:
-        return [
-            f"store:{top}"
-            for top, entries in sorted(self._listed("objects", 3).items())
-            if any(e.name == f"{top}/{TABLE_NAME}" for e in entries)
-        ]
+        return self._there.all()
 
     def collect_garbage(self, *, older_than: float = DAY, dry_run: bool = False) -> list[str]:
         """Remove the objects that no ref names, and what interrupted uploads left; copies of them here, too.
@@ -165,22 +161,10 @@ class RemoteStore(Store):
         Parts of an upload that was cut within a file are out of sight: a rule of the bucket removes them (see guide).
         """
         latest = datetime.fromtimestamp(time.time() - older_than, UTC)
-        candidates = sorted(self._listed("objects", 3).items())
+        listed = self._there.listed("objects", 3)  # before the refs: what is published meanwhile is no candidate
         named = {self._object_of(ref.object) for _, ref in self.refs() if ref.object.startswith("store:")}
-        garbage, tables, names = [], list[str](), list[str]()
-        for top, entries in candidates:
-            if f"store:{top}" in named or max(entry.modified for entry in entries) > latest:
-                continue
-            table = f"{top}/{TABLE_NAME}"
-            if any(entry.name == table for entry in entries):
-                garbage.append(f"store:{top}")
-                tables.append(table)
-            names += [entry.name for entry in entries if entry.name != table]
-        for job, entries in self._listed("jobs", 2).items():
-            text = self.bucket.get(f"{job}/{TABLE}")
-            live = set() if text is None else {f"{job}/files/{digest}" for digest in live_files(text.decode())}
-            leftover = [e for e in entries if e.name.startswith(f"{job}/files/") and e.name not in live]
-            names += [entry.name for entry in leftover if entry.modified <= latest]
+        garbage, tables, names = garbage_of(listed, named, latest)
+        names += self._there.leftovers(latest)
         if dry_run:
             return garbage
         self.bucket.delete(tables)  # without them the objects are absent
@@ -286,55 +270,20 @@ class RemoteStore(Store):
         inside = uri.removeprefix(top).strip("/")
         return top, f"{inside}/" if inside else ""
 
+    def _known(self, top: str) -> ObjectTable | None:
+        """The table of an object's copy here, if there is one that was not altered."""
+        if not (self.path(top) / TABLE_NAME).is_file():
+            return None
+        table = ObjectTable.read(self.path(top))
+        return table if top.endswith(f"/{table.digest}") else None
+
     def _table(self, top: str) -> ObjectTable:
-        """What an object consists of.
-
-        Raises:
-            StoreError: it is absent, or its table was altered.
-        """
-        if (self.path(top) / TABLE_NAME).is_file():
-            known = ObjectTable.read(self.path(top))
-            if top.endswith(f"/{known.digest}"):
-                return known
-        text = self.bucket.get(f"{_name_of(top)}/{TABLE_NAME}")
-        if text is None:
-            raise StoreError(f"{top} is not in the store (looked in {self.location})")
-        table = ObjectTable.from_json(text.decode(), f"{self.location}/{_name_of(top)}")
-        if not top.endswith(f"/{table.digest}"):
-            raise StoreError(f"{self.location}/{_name_of(top)}/{TABLE_NAME} was altered: its digest is {table.digest}")
-        return table
-
-    def _check_bucket(self, top: str) -> ObjectTable:
-        """The table of an object that is whole in the bucket: names and sizes are compared, no byte is read.
-
-        A file that is younger than the table was written by another who publishes the same, or is damaged: it is read.
-        """
-        name = _name_of(top)
-        there = {entry.name.removeprefix(f"{name}/"): entry for entry in self.bucket.list(name)}
-        written = there.get(TABLE_NAME)
-        if written is None:
-            raise StoreError(f"{top} is not in the store (looked in {self.location})")
-        table = self._table(top)
-        for file, (size, digest) in table.files.items():
-            if file not in there:
-                raise StoreError(f"{top} is incomplete: {file} is missing")
-            if there[file].size != size:
-                raise StoreError(f"{top} is damaged: {file} has {there[file].size} bytes, expected {size}")
-            if there[file].modified > written.modified:
-                self._check_bytes(top, file, (size, digest))
-        return table
-
-    def _check_bytes(self, top: str, file: str, entry: tuple[int, str]) -> None:
-        size, digest = entry
-        hasher = xxhash.xxh3_128()
-        for piece in self.bucket.stream(f"{_name_of(top)}/{file}", 0, size):
-            hasher.update(piece)
-        if hasher.hexdigest() != digest:
-            raise StoreError(f"{top} is damaged: the bytes of {file} do not match its digest {digest}")
+        """What an object consists of; raises StoreError as `BucketObjects.table` does."""
+        return self._known(top) or self._there.table(top)
 
     def _fetch_whole(self, top: str, table: ObjectTable) -> None:
         with self.staging() as staged:
-            self._download(top, table.files, staged)
+            self._there.download(top, table.files, staged)
             (staged / TABLE_NAME).write_text(table.to_json(), encoding="utf-8")
             remember_files(staged, table.files, self._memory(top))
             _rename(staged, self.path(top))
@@ -360,33 +309,13 @@ class RemoteStore(Store):
         directory.mkdir(parents=True, exist_ok=True)
         if missing:
             with self.staging() as staged:
-                self._download(top, missing, staged)
+                self._there.download(top, missing, staged)
                 for name in missing:
                     (directory / name).parent.mkdir(parents=True, exist_ok=True)
                     (staged / name).replace(directory / name)
             remember_files(directory, missing, memory)
         os.utime(directory)
         return directory
-
-    def _download(self, top: str, files: Mapping[str, tuple[int, str]], directory: Path) -> None:
-        def fetch(name: str) -> None:
-            try:
-                fetch_file(self.bucket, f"{_name_of(top)}/{name}", directory / name, *files[name])
-            except StoreUnavailable:
-                raise
-            except StoreError as error:
-                raise StoreError(f"{top} is damaged or incomplete: {name}: {error}") from error
-
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            for _ in pool.map(fetch, files):
-                pass
-
-    def _listed(self, prefix: str, depth: int) -> dict[str, list[Entry]]:
-        """All files below a prefix, by the first `depth` parts of their names."""
-        found: dict[str, list[Entry]] = {}
-        for entry in self.bucket.list(prefix):
-            found.setdefault("/".join(entry.name.split("/")[:depth]), []).append(entry)
-        return found
 
 
 _TOKEN = "lease.token"
@@ -421,8 +350,3 @@ def _rename(directory: Path, destination: Path) -> None:
     except OSError:
         if not destination.is_dir():
             raise
-
-
-def _name_of(top: str) -> str:
-    """Name in the bucket of an object."""
-    return top.removeprefix("store:")

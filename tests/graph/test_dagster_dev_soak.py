@@ -9,6 +9,7 @@ import pytest
 
 from bai_pipeline.plan import Plan
 from bai_pipeline.store import RefKey, Store
+from benchmarks.production.deployment import BACKFILL, BACKFILL_STATUS
 from tests.graph.chain import plan_of
 from tests.graph.dagster_server import LAUNCH, ROOT, RUN_STATUS, TERMINATE, Server, wait
 
@@ -17,16 +18,6 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 RATIOS = [f"0.{tenth}" for tenth in range(1, 10)]
 LONG = "pretraining: {steps: 50000}\n"
 """Makes base_model a job of many minutes; what is downstream of the one that is there can still be run."""
-
-BACKFILL = """
-mutation($assets: [AssetKeyInput!]!, $partitions: [String!]!) {
-  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $partitions}) {
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}"""
-BACKFILL_STATUS = """
-query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"""
 
 
 @pytest.fixture

@@ -19,17 +19,9 @@ from bai_pipeline.store.lease import Lease
 from bai_pipeline.store.remote import RemoteStore
 from bai_pipeline.store.snapshots import Snapshots
 from tests.store.object_storage import Machines, files_of
+from tests.store.publishing import publish
 
 LOGGER = logging.getLogger("test")
-
-
-def publish(store: Store, **files: str) -> str:
-    with store.staging() as directory:
-        for name, text in files.items():
-            path = directory / name.replace("__", "/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return store.publish("table", directory)
 
 
 def test_what_one_machine_publishes_another_opens(machines: Machines) -> None:

@@ -8,20 +8,12 @@ import pytest
 
 from bai_pipeline.errors import StoreError
 from bai_pipeline.store import Ref, RefKey, Store
+from tests.store.publishing import publish
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
-
-
-def publish(store: Store, **files: str) -> str:
-    with store.staging() as directory:
-        for name, text in files.items():
-            path = directory / name.replace("__", "/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return store.publish("table", directory)
 
 
 def test_an_object_is_named_after_its_content(store: Store) -> None:
