@@ -1,17 +1,35 @@
 """Settings of the computes `kubernetes` and `trainjob`: what pods ask for, and how long what is waited for."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bai_pipeline.jobs.runner import KINDS
 from bai_pipeline.settings import Settings
 from resources.job_settings import SPREAD, JobsSettings, Seconds
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?$")]
+DEFAULT = "default"
+
+
+def _quantity(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?(m|[kMGTP]|[KMGTP]i)?", text):
+        raise ValueError(f"expected an amount such as 500m, 2 or 8Gi, got {text!r}")
+    return text
+
+
+def _kind_of_job(name: str) -> str:
+    if name != DEFAULT and name not in KINDS:
+        raise ValueError(f"unknown kind of job; known are {DEFAULT}, {', '.join(KINDS)}")
+    return name
+
+
+Quantity = Annotated[str, AfterValidator(_quantity)]
 """An amount of a Kubernetes resource: "500m", "2", "8Gi"."""
+KindOfJob = Annotated[str, AfterValidator(_kind_of_job)]
+"""One of `bai_pipeline.jobs.runner.KINDS`, or `default`."""
 KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=63)]
 VolumeName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=50)]
 QualifiedName = Annotated[
@@ -21,7 +39,6 @@ QualifiedName = Annotated[
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ContainerPath = Annotated[str, Field(pattern=r"^/[^:]*$")]
 """An absolute path in a container."""
-DEFAULT = "default"
 
 
 class SecretKey(Settings):
@@ -133,7 +150,7 @@ class ClusterSettings(JobsSettings):
     """Volume claim that holds the store, mounted in the pod at the store's root."""
     claims: dict[KubernetesName, ContainerPath] = Field(default_factory=dict)
     """More claims for every job (checkpoints brought by path): name -> where to mount it, read-only."""
-    jobs: Mapping[str, PodSettings] = Field(default_factory=dict)
+    jobs: Mapping[KindOfJob, PodSettings] = Field(default_factory=dict)
     """Kind of job -> what its pod asks for."""
     termination_grace: Annotated[int, Field(ge=1)] = 300
     """Seconds between SIGTERM and SIGKILL when a pod is evicted or deleted: time for PPO to write a checkpoint."""
@@ -154,13 +171,6 @@ class ClusterSettings(JobsSettings):
     """How often a job that the cluster ended (eviction, preemption, a lost node) is started again by itself."""
     result_timeout: Annotated[float, Field(ge=0.0)] = 90.0
     """Seconds until a finished pod's result must be visible here: a network file system may remember its absence."""
-
-    @field_validator("jobs", mode="after")
-    @classmethod
-    def _kinds_exist(cls, jobs: Mapping[str, PodSettings]) -> Mapping[str, PodSettings]:
-        if unknown := sorted(jobs.keys() - {DEFAULT, *KINDS}):
-            raise ValueError(f"unknown kind of job {', '.join(unknown)}; known are {DEFAULT}, {', '.join(KINDS)}")
-        return jobs
 
     @model_validator(mode="after")
     def _ranks_fit(self) -> Self:
@@ -203,7 +213,7 @@ class TrainJobSettings(ClusterSettings):
     """Jobs as pods; PPO and supervised training, where they have several nodes, as Kubeflow TrainJobs."""
 
     kind: Literal["trainjob"]
-    jobs: Mapping[str, NodeSettings] = Field(default_factory=dict)
+    jobs: Mapping[KindOfJob, NodeSettings] = Field(default_factory=dict)
 
     def job(self, kind: str) -> NodeSettings:
         return _inherit(self.jobs.get(DEFAULT, NodeSettings()), self.jobs.get(kind))

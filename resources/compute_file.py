@@ -68,13 +68,15 @@ def load_compute(path: Path | None) -> AnySettings:
 def _faults(at: Location, message: str, kind: str, places: Mapping[Location, str], path: Path) -> Iterator[str]:
     """A fault of one field; what several fields say together comes as lines "field: message", each with its place."""
     field = at[1:] if at[:1] in {(name,) for name in _KINDS} else at
+    field = field[:-1] if field[-1:] == ("[key]",) else field  # pydantic's way to say that it is the key itself
+    message = message.removeprefix("Value error, ")
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         yield f"{places.get(('kind',), path)}: kind: must be local, kubernetes or trainjob"
     elif field:
         said = "unknown key" if kind == "extra_forbidden" else message
         yield f"{_place(field, places, path)}: {'.'.join(map(str, field))}: {said}"
     else:
-        for line in message.removeprefix("Value error, ").splitlines():
+        for line in message.splitlines():
             named = tuple(line.partition(": ")[0].split("."))
             yield f"{_place(named, places, path)}: {line}"
 

@@ -74,9 +74,10 @@ def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_kind_of_job_that_there_is_not_is_told(tmp_path: Path) -> None:
-    path = written(tmp_path, f"kind: kubernetes\n{CLUSTER}jobs:\n  pp0: {{gpus: 8}}\n")
-    (fault,) = faults(path)
-    assert fault.startswith(f"{path}:4: jobs: Value error, unknown kind of job pp0; known are default, ")
+    path = written(tmp_path, f"kind: kubernetes\n{CLUSTER}jobs:\n  pp0: {{gpus: 8}}\n  ppo: {{memory: lots}}\n")
+    kind, memory = faults(path)
+    assert kind.startswith(f"{path}:5: jobs.pp0: unknown kind of job; known are default, ")
+    assert memory == f"{path}:6: jobs.ppo.memory: expected an amount such as 500m, 2 or 8Gi, got 'lots'"
 
 
 @pytest.mark.parametrize(
