@@ -80,12 +80,17 @@ def die_with_parent() -> None:
 
 
 def end_when_told() -> None:
-    """The first process of a container gets no signal that it does not handle: SIGTERM would do nothing until SIGKILL.
+    """Let SIGTERM end this process, where it would not.
+
+    The first process of a container gets no signal that it does not handle. And Dagster ignores SIGTERM where a shell
+    started it in the background, with SIGINT ignored (it restores both to what SIGINT was): whom it starts does, too.
 
     Whoever saves a state first, as PPO does, handles it by itself; so does the launcher of ranks.
     """
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    elif signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Forward(logging.Handler):

@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import NoReturn
 
-from bai_pipeline.jobs.__main__ import die_with_parent
+from bai_pipeline.jobs.__main__ import die_with_parent, end_when_told
 from bai_pipeline.jobs.__main__ import main as run
 
 IMPORTED = ("bai_pipeline.ppo.run", "bai_pipeline.evals.lm", "deepspeed")
@@ -53,6 +53,7 @@ def _become(uri: str, environment: dict[str, str], output: int) -> NoReturn:
 
 if __name__ == "__main__":
     die_with_parent()
+    end_when_told()
     os.dup2(2, 1)
     with socket.socket(fileno=int(sys.argv[1])) as own_end:
         serve(own_end)

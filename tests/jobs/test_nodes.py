@@ -1,11 +1,9 @@
 """Ranks of a job on several nodes: who is who, and how a node ends."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -83,31 +81,6 @@ def test_a_job_on_nodes_that_do_not_fit_it_ends_as_refused(tmp_path: Path) -> No
     )
     assert done.returncode == EXIT_REFUSED
     assert "JobError: the job has 3 ranks" in done.stderr
-
-
-@pytest.mark.soak
-def test_a_job_that_is_the_first_process_of_its_container_ends_when_it_is_told(tmp_path: Path) -> None:
-    """In a process namespace of its own, as in a container; what saves no state ends at once."""
-    store = Store(tmp_path / "store")
-    command = [sys.executable, "-m", "tests.resources.stand_in_jobs", write_spec(JobSpec("sleep", "1", {}, {}), store)]
-    with subprocess.Popen(
-        ["unshare", "--pid", "--fork", "--kill-child", *command],
-        env={**os.environ, "BAI_STORE": str(store.root)},
-        stdout=subprocess.DEVNULL,
-    ) as outside:
-        pid = tmp_path / "store" / "jobs" / JobSpec("sleep", "1", {}, {}).identity / "work" / "pid"
-        deadline = time.monotonic() + 120
-        while not pid.is_file() or not pid.read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert pid.read_text() == "1"
-        (inside,) = (int(child) for child in children(outside.pid))
-        os.kill(inside, signal.SIGTERM)
-        assert outside.wait(20) == 128 + signal.SIGTERM
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 @pytest.mark.soak

@@ -79,6 +79,7 @@ class Pod:
                 stderr=asyncio.subprocess.STDOUT,
                 limit=LONGEST_LINE,
                 start_new_session=True,
+                preexec_fn=_as_in_a_container,
             )
         except OSError as error:
             self.exit_code, self.container_reason = 128, "StartError"
@@ -229,6 +230,11 @@ class Pod:
         reason = self.container_reason or ("Completed" if self.exit_code == 0 else "Error")
         told = {"message": self.message} if self.container_reason and self.message else {}
         return {"terminated": {**ended, "reason": reason, **told}}
+
+
+def _as_in_a_container() -> None:
+    """No signal is ignored, whatever the process of the tests ignores."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def identified(body: Json, namespace: str) -> Json:
