@@ -73,10 +73,13 @@ class Progress:
         return max([*started, sum(started + others) / at_a_time], default=0.0)
 
     def spent(self) -> list[str]:
-        """Where the time of the study's jobs went, the largest part first: "base_model: 167 s in 1 job"; of PPO, too,
-        how much each phase of a step took."""
+        """Where the time of the study's jobs went, the largest part first: "base_model: 167 s in 1 job"; assets below a
+        second in one line; of PPO, too, how much each phase of a step took."""
         totals = sorted(((sum(each), len(each), asset) for asset, each in self._measured().items()), reverse=True)
-        lines = [f"{asset}: {total:.0f} s in {count} job{'s' * (count > 1)}" for total, count, asset in totals]
+        large = [part for part in totals if part[0] >= 1]
+        if small := totals[len(large) :]:
+            large.append((sum(part[0] for part in small), sum(part[1] for part in small), f"{len(small)} others"))
+        lines = [f"{name}: {total:.0f} s in {count} job{'s' * (count > 1)}" for total, count, name in large]
         phases = self._phases()
         if any(phases.values()):
             parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in phases.items())

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from assets.experiment.design import Part
-from bai_pipeline.errors import StoreError
 from bai_pipeline.plan import Plan
 from bai_pipeline.report.experiment import SettingResults
 from bai_pipeline.store import RefKey, Store
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RUNS = ("paradigm_1_run", "paradigm_3_run", "ppo_run")
+_GATHERED = (*_RUNS, "training_dynamics", "paradigm_dynamics", "benchmark_scores", "paradigm_scores")
 _TABLES = ("steps", "responses", "prefixes")
 
 
@@ -49,22 +49,17 @@ def gather(setting: str, description: str, parts: Iterable[Part], store: Store) 
 
 
 def _frames(plan: Plan, chain: int, missing: list[str]) -> Iterator[tuple[str, "pd.DataFrame"]]:
-    """(table, rows) of all that a part made."""
+    """(table, rows) of all that a part made and that is what its study asks for: nothing of other settings."""
     import pandas as pd
 
-    for key in plan.all_keys():
-        wanted = key.asset in (*_RUNS, "training_dynamics", "paradigm_dynamics", "benchmark_scores", "paradigm_scores")
-        if not wanted:
+    for key, status in plan.status().items():
+        if key.asset not in _GATHERED:
             continue
-        ref, hole = plan.store.read_ref(key), plan.hole(key)
-        if ref is None or hole is not None:
-            missing.append(f"chain {chain}: {key}" + (f" ({hole})" if hole else ""))
+        ref = plan.store.read_ref(key)
+        if ref is None or status.state != "fresh":
+            missing.append(f"chain {chain}: {key}" + ("" if status.state == "absent" else f" ({status.reason})"))
             continue
-        try:
-            path = plan.store.open(ref.object)
-        except StoreError as error:
-            missing.append(f"chain {chain}: {key} ({error})")
-            continue
+        path = plan.store.open(ref.object)
         if key.asset in _RUNS:
             for table in _TABLES:
                 yield table, pd.read_parquet(path / table).assign(init=_init(key))

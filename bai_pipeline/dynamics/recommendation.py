@@ -85,8 +85,9 @@ def _line(standing: Standing, diagnosed: pd.DataFrame) -> dict[str, object]:
     runs = int((goal.values["alpha"] == best).sum())
     band = "no band" if isnan(low) else f"{1 - standing.level:.0%} band {_shown(goal, low)} to {_shown(goal, high)}"
     times = " times the start" if goal.kind == "log_ratio" else ""
+    place = "best" if len(standing.order) > 1 else "the only alpha that can be compared"
     sentences = [
-        f"Alpha {best} is best: {goal.what} is {_shown(goal, value)}{times} ({band}; {_units(standing, runs)}).",
+        f"Alpha {best} is {place}: {goal.what} is {_shown(goal, value)}{times} ({band}; {_units(standing, runs)}).",
         *_resolution(standing),
         *_warnings(best, diagnosed),
         *_remarks(standing, best),
@@ -118,8 +119,8 @@ def _resolution(standing: Standing) -> Iterable[str]:
     if equal:
         yield f"Alpha {listed(equal)} {'is' if len(equal) == 1 else 'are'} equal to it: the first of the grid is named."
     if not others:
-        yield "It is the only alpha that can be compared."
-    elif standing.units < 2:
+        return
+    if standing.units < 2:
         yield "With one seed nothing is resolved: any other alpha may be as good."
     elif unresolved:
         yield f"It is not resolved from alpha {listed(unresolved)} {_correction(standing)}."

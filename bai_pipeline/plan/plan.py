@@ -40,7 +40,7 @@ CODE_VERSIONS = {
     "case_studies": "1",
     "contamination": "1",
     "diagnose": "1",
-    "recommendation": "1",
+    "recommendation": "2",
     "halving": "2",
     "figures": "2",
     "report": "4",

@@ -2,9 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,10 +13,13 @@ from assets.demo.__main__ import DemoFailure
 from assets.experiment import __main__ as command
 from assets.experiment.design import ALPHAS, CHAINS, SEEDS, SETTINGS, Part, parts
 from assets.experiment.results import gather
+from bai_pipeline.errors import StoreError
+from bai_pipeline.jobspec import JobSpec, Json
 from bai_pipeline.plan import Plan
 from bai_pipeline.report.experiment import SettingResults
 from bai_pipeline.store import Ref, RefKey, Store
 from bai_pipeline.study import PRESETS, load_study, preset_names
+from tests import placeholders
 
 STEPS = 4
 STEPS_4 = "evaluate_at_step: 4\nuntil_step: 4\n"
@@ -78,12 +80,13 @@ def key_of(chain: int, asset: str, part: str | None = None, seed: int | None = N
     return RefKey(f"small.chain-{chain}", asset, part, seed)
 
 
-def put(store: Store, key: RefKey, record: dict[str, Any] | None = None, steps: int = STEPS) -> Path:
-    """An object of the asset, as its job would leave it, and its ref."""
+def put(plan: Plan, key: RefKey, *, stopped: bool = False) -> None:
+    """An object of the asset, as its job would leave it, and its ref; a run may be stopped after step 3."""
+    spec, store = plan.spec(key), plan.store
     with store.staging() as out:
         (out / "key").write_text(key.path)
         if key.asset in RUNS:
-            _put_run(out, record, steps, key.seed)
+            _put_run(out, spec, stopped)
         elif key.asset in DIAGNOSES:
             inits = [f"alpha {key.part}"] if key.part else ["paradigm_1", "paradigm_3"]
             rows = [{"init": i, "seed": 0, "detector": "length_collapse", "verdict": "healthy"} for i in inits]
@@ -92,12 +95,12 @@ def put(store: Store, key: RefKey, record: dict[str, Any] | None = None, steps: 
             rows = [{"benchmark": "held_out_sum", "score": 0.5, "stderr": 0.1, "n": 20}]
             pd.DataFrame(rows).to_parquet(out / "scores.parquet", index=False)
         uri = store.publish(key.asset, out)
-    store.write_ref(key, Ref(uri, store.digest(uri), "job", {}))
-    return store.path(uri)
+    store.write_ref(key, Ref(uri, store.digest(uri), spec.identity, dict(spec.inputs)))
 
 
-def _put_run(out: Path, record: dict[str, Any] | None, steps: int, seed: int | None) -> None:
-    step = pd.DataFrame({"seed": seed, "step": range(steps)})
+def _put_run(out: Path, spec: JobSpec, stopped: bool) -> None:
+    steps = 3 if stopped else STEPS
+    step = pd.DataFrame({"seed": spec.seed, "step": range(steps)})
     tables = {
         "steps": step.assign(length_mean=50.0, score_mean=0.1),
         "responses": step.assign(length=50, score=0.1),
@@ -106,19 +109,36 @@ def _put_run(out: Path, record: dict[str, Any] | None, steps: int, seed: int | N
     for name, table in tables.items():
         (out / name).mkdir()
         table.to_parquet(out / name / "part-0.parquet", index=False)
-    (out / "run.json").write_text(json.dumps(record or {"until_step": steps, "policies": {str(steps): "policy"}}))
+    (out / "policy").mkdir()
+    (out / "policy" / "weights").write_text("the policy's")
+    record: Json = {"until_step": steps, "policies": {str(steps): "policy"}}
+    if stopped:
+        record["stopped"] = {"step": 3, "reason": "Mean length fell.", "dynamics": spec.execution.dynamics}
+    (out / "run.json").write_text(json.dumps(record))
 
 
-def wanted(part: Part, store: Store) -> Iterator[RefKey]:
+def wanted(part: Part, store: Store) -> list[RefKey]:
     plan = Plan(part.load(), store)
-    for asset in (*RUNS, *DIAGNOSES, *SCORES):
-        yield from plan.keys(asset)
+    return [key for key in plan.all_keys() if key.asset in (*RUNS, *DIAGNOSES, *SCORES)]
 
 
-def put_all(found: list[Part], store: Store) -> None:
+def put_all(found: list[Part], store: Store, failed: RefKey | None = None, stopped: RefKey | None = None) -> None:
+    """All that the parts make, but for a run that failed or was stopped after step 3, and what hangs on it."""
     for part in found:
+        plan = Plan(part.load(), store)
+        models = plan.assets[: plan.assets.index("paradigm_1_run")]
+        placeholders.materialize(plan, [key for key in plan.all_keys() if key.asset in models])
         for key in wanted(part, store):
-            put(store, key)
+            if key == failed or failed in plan_reads(plan, key) or plan.hole(key) is not None:
+                continue
+            put(plan, key, stopped=key == stopped)
+
+
+def plan_reads(plan: Plan, key: RefKey) -> list[RefKey]:
+    """The refs that its job reads; as far as the first that is not there."""
+    with suppress(StoreError):
+        plan.spec(key)
+    return plan.used
 
 
 def runs_of(results: SettingResults) -> set[tuple[int, str, int]]:
@@ -150,10 +170,7 @@ def test_a_run_that_failed_and_all_that_hangs_on_it_is_named_and_leaves_the_othe
         key_of(1, "training_dynamics", "0.5"),
         key_of(1, "benchmark_scores", "0.5", 0),
     ]
-    for part in found:
-        for key in wanted(part, store):
-            if key not in absent:
-                put(store, key)
+    put_all(found, store, failed=absent[0])
     results = gather("small", "", found, store)
     assert sorted(results.missing) == sorted(f"chain 1: {key}" for key in absent)
     assert (1, "alpha 0.5", 0) not in runs_of(results)
@@ -161,18 +178,13 @@ def test_a_run_that_failed_and_all_that_hangs_on_it_is_named_and_leaves_the_othe
     assert (1, "alpha 0.0", 0) in runs_of(results)
 
 
-@pytest.mark.parametrize("scored_before", [False, True])
 def test_a_stopped_run_is_kept_as_far_as_it_came_and_its_scores_are_missing_with_the_reason(
-    tmp_path: Path, store: Store, scored_before: bool
+    tmp_path: Path, store: Store
 ) -> None:
     found = small_parts(tmp_path, "on_collapse: stop\n")
-    put_all(found, store)
-    scores, run = key_of(0, "benchmark_scores", "0.5", 0), key_of(0, "ppo_run", "0.5", 0)
-    if not scored_before:
-        (store.root / "refs" / scores.path).unlink()
-    stopped = {"step": 3, "reason": "Mean length fell.", "dynamics": {}}
-    put(store, run, {"until_step": 3, "policies": {"3": "policy"}, "stopped": stopped}, steps=3)
+    put_all(found, store, stopped=key_of(0, "ppo_run", "0.5", 0))
     results = gather("small", "", found, store)
+    scores = key_of(0, "benchmark_scores", "0.5", 0)
     assert results.missing == (f"chain 0: {scores} (stopped after step 3: Mean length fell.)",)
     kept = results.runs[(results.runs["chain"] == 0) & (results.runs["init"] == "alpha 0.5")]
     assert kept["step"].tolist() == [0, 1, 2]
@@ -180,15 +192,29 @@ def test_a_stopped_run_is_kept_as_far_as_it_came_and_its_scores_are_missing_with
     assert scored["chain"].tolist() == [1]
 
 
-def test_an_object_that_was_lost_is_missing_and_said_to_be_damaged(tmp_path: Path, store: Store) -> None:
+def test_what_was_made_with_other_settings_is_missing(tmp_path: Path, store: Store) -> None:
+    put_all(small_parts(tmp_path), store)
+    found = small_parts(tmp_path, "ppo: {lam: 0.9}\n")
+    results = gather("small", "", found, store)
+    assert results.runs.empty
+    run, scores = key_of(1, "ppo_run", "0.5", 0), key_of(1, "benchmark_scores", "0.5", 0)
+    assert f"chain 1: {run} (inputs or settings changed)" in results.missing
+    assert f"chain 1: {scores} (upstream is not fresh: {run})" in results.missing
+    assert set(results.scores["model"]) == {"base_model", "instruct_sft", "reasoning_sft"}
+
+
+def test_an_object_that_was_lost_is_missing_and_so_is_what_was_made_of_it(tmp_path: Path, store: Store) -> None:
     found = small_parts(tmp_path)
     put_all(found, store)
-    run = put(store, key_of(0, "paradigm_3_run", None, 0))
-    (run / "run.json").unlink()
+    lost = key_of(0, "paradigm_3_run", None, 0)
+    ref = store.read_ref(lost)
+    assert ref is not None
+    (store.path(ref.object) / "run.json").unlink()
     results = gather("small", "", found, store)
-    (line,) = results.missing
-    assert line.startswith(f"chain 0: {key_of(0, 'paradigm_3_run', None, 0)} (")
-    assert "run.json" in line
+    scores, verdicts = key_of(0, "paradigm_scores", "paradigm_3", 0), key_of(0, "paradigm_dynamics")
+    first, *others = results.missing
+    assert first == f"chain 0: {lost} (its object is not whole, or trained less far than the study asks for)"
+    assert [line.partition(" (")[0] for line in others] == [f"chain 0: {verdicts}", f"chain 0: {scores}"]
     assert (0, "paradigm_3", 0) not in runs_of(results)
     assert (0, "paradigm_1", 0) in runs_of(results)
 

@@ -92,6 +92,14 @@ def test_a_clear_peak_is_best_and_resolved_for_every_goal() -> None:
     assert goals["tied"].tolist()[1:] == [""] * 6
 
 
+def test_an_alpha_that_is_compared_with_none_is_not_called_best() -> None:
+    found = line(advice(runs_table({"0.3": 0.5})), "score")
+    assert found["alpha"] == "0.3"
+    assert not found["resolved"]
+    assert found["reason"].startswith("Alpha 0.3 is the only alpha that can be compared: the score at the end is 0.5 (")
+    assert "best" not in found["reason"]
+
+
 def test_growth_is_the_ratio_of_the_last_fifth_to_the_first_step() -> None:
     grown = line(advice(runs_table(PEAK, noise=0.0)), "growth")
     assert grown["value"] == pytest.approx(1.9)

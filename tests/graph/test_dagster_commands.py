@@ -77,8 +77,10 @@ def test_the_demo_has_nothing_to_do_when_all_is_fresh_and_shows_both_tables(envi
 
 def test_the_demo_says_where_the_time_of_its_jobs_went(smoke: Plan) -> None:
     lines = Progress(smoke).spent()
-    seconds = [float(line.split(": ")[1].split(" s ")[0]) for line in lines[:-1]]
+    seconds = [float(line.split(": ")[1].split(" s ")[0]) for line in lines[:-2]]
     assert seconds == sorted(seconds, reverse=True)
+    assert seconds[-1] >= 1
+    assert re.fullmatch(r"\d+ others: \d+ s in \d+ jobs", lines[-2])
     assert any(re.fullmatch(r"ppo_run: \d+ s in 2 jobs", line) for line in lines)
     assert re.fullmatch(
         r"of the PPO runs: sample \d+ s, score \d+ s, estimate \d+ s, update \d+ s; the rest is loading and saving",
