@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, OlmoeForCausalLM, PreTrainedModel
 
+from bai_pipeline.ppo.native import Native, load_native
+
 WASTE_SHARE = 4
 """The cache is moved to the left, when rows are admitted, if one column in this many has become empty in every row."""
 
@@ -107,7 +109,8 @@ class HuggingFaceDecoder:
 
 
 class OlmoeDecoder:
-    """OLMoE in float32 on a CPU: fused projections, one preallocated cache, the experts in two products.
+    """OLMoE in float32 on a CPU: fused projections, one preallocated cache; on one thread what is between the
+    projections is native code, if it was built.
 
     It reads the weights when it is built; build a new one after an update.
 
@@ -118,6 +121,7 @@ class OlmoeDecoder:
 
     def __init__(self, model: OlmoeForCausalLM, capacity: int) -> None:
         config = model.config
+        self._native = load_native() if torch.get_num_threads() == 1 else None
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads or config.num_attention_heads
         self._width = config.hidden_size // self._heads
@@ -127,7 +131,7 @@ class OlmoeDecoder:
         self._embedding = model.model.embed_tokens.weight.detach()
         self._final_norm = model.model.norm.weight.detach()
         self._head = model.lm_head.weight.detach()
-        self._layers = [_LayerWeights(layer) for layer in model.model.layers]
+        self._layers = [_LayerWeights(layer, self._native) for layer in model.model.layers]
         cos, sin = model.model.rotary_emb(self._embedding, torch.arange(capacity)[None])  # (1, capacity, D)
         signs = torch.ones(self._width)
         signs[: self._width // 2] = -1
@@ -163,10 +167,13 @@ class OlmoeDecoder:
     def step(self, tokens: Tensor) -> Tensor:
         if self.full:
             self._move_end(int(self._lengths.max()))
-        positions = self._lengths[:, None]
-        self._length, self._lengths = self._length + 1, self._lengths + 1
+        before = self._lengths
+        self._length, self._lengths = self._length + 1, before + 1
+        if self._native is not None:
+            return self._logits(self._step_natively(self._native, tokens, before)[:, None])
         mask = self._mask[:, None, None, : self._length]
-        return self._logits(self._forward(tokens[:, None], positions, mask, self._keys, self._values, self._length))
+        states = self._forward(tokens[:, None], before[:, None], mask, self._keys, self._values, self._length)
+        return self._logits(states)
 
     def keep(self, rows: Tensor) -> None:
         count, used = len(rows), self._length
@@ -262,6 +269,20 @@ class OlmoeDecoder:
             x = x + self._moe(hidden, weights).view_as(x)
         return x
 
+    def _step_natively(self, native: Native, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states (B, H D) of `tokens` (B,), which rows with `lengths` (B,) get in the cache's last column."""
+        x = F.embedding(tokens, self._embedding)
+        rotations = self._rotations.squeeze(2)
+        for weights, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+            projected = F.linear(native.norm(x, weights.input_norm, self._eps), weights.qkv)
+            norms = (weights.query_norm, weights.key_norm)
+            attention = native.attend(
+                projected, norms, self._eps, self._clip, rotations, lengths, keys, values, self._length
+            )
+            x = x + F.linear(attention, weights.output)
+            x = x + self._moe(native.norm(x, weights.post_norm, self._eps), weights)
+        return x
+
     def _normed(self, projected: Tensor, weights: "_LayerWeights") -> tuple[Tensor, Tensor]:
         """Normed query and key side by side (B, T, (H + H_kv) D), and value (B, T, H_kv D)."""
         query, key, value = torch.split(projected, weights.qkv_sizes, -1)
@@ -288,7 +309,7 @@ class OlmoeDecoder:
 class _LayerWeights:
     """The weights of one decoder layer, fused for few large products."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, native: Native | None) -> None:
         weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
         projections = [weights[f"self_attn.{name}_proj.weight"] for name in "qkv"]
         self.qkv = torch.cat(projections)
@@ -302,22 +323,43 @@ class _LayerWeights:
         self.post_norm = weights["post_attention_layernorm.weight"]
         self.router = weights["mlp.gate.weight"]
         gate_up, down = weights["mlp.experts.gate_up_proj"], weights["mlp.experts.down_proj"]
-        # torch's grouped product wants rows of a multiple of 16 bytes.
-        routed = down.numel() > DENSE_EXPERTS_MAX and all(width % 4 == 0 for width in down.shape[1:])
-        self.experts: _DenseExperts | _RoutedExperts = (_RoutedExperts if routed else _DenseExperts)(gate_up, down)
+        self.experts = _experts(gate_up, down, native)
+
+
+class _Experts(Protocol):
+    def __call__(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """Output (N, H D) on `hidden` (N, H D): the experts `chosen` (N, k), weighted by `weights` (N, k)."""
+
+
+def _experts(gate_up: Tensor, down: Tensor, native: Native | None) -> _Experts:
+    """The fastest for weights (E, 2 F, H D) and (E, H D, F)."""
+    if native is not None and down.numel() <= COPIED_EXPERTS_MAX:
+        return _NativeExperts(gate_up, down, native)
+    # torch's grouped product wants rows of a multiple of 16 bytes.
+    routed = down.numel() > DENSE_EXPERTS_MAX and all(width % 4 == 0 for width in down.shape[1:])
+    return (_RoutedExperts if routed else _DenseExperts)(gate_up, down)
+
+
+class _NativeExperts:
+    """Each token through its own experts only, in native code."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor, native: Native) -> None:
+        self._gate_up, self._down = (weight.transpose(1, 2).contiguous() for weight in (gate_up, down))
+        self._native = native
+
+    def __call__(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        return self._native.experts(hidden, chosen, weights, self._gate_up, self._down)
 
 
 class _DenseExperts:
     """All experts on all tokens: for few and narrow experts that is cheaper than sorting the tokens."""
 
     def __init__(self, gate_up: Tensor, down: Tensor) -> None:
-        """Weights (E, 2 F, H D) and (E, H D, F)."""
         self._count = len(down)
         self._gate_up = gate_up.flatten(0, 1)  # (E 2 F, H D)
         self._down = down.transpose(1, 2).flatten(0, 1)  # (E F, H D)
 
     def __call__(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """Output (N, H D) on `hidden` (N, H D): the experts `chosen` (N, k), weighted by `weights` (N, k)."""
         gate = torch.zeros(len(hidden), self._count).scatter_(1, chosen, weights)  # (N, E), 0 where not chosen
         gate_up = F.linear(hidden, self._gate_up).view(len(hidden), self._count, 2, -1)
         inner = F.silu(gate_up[:, :, 0]).mul_(gate_up[:, :, 1]).mul_(gate[..., None])  # (N, E, F)
@@ -328,13 +370,11 @@ class _RoutedExperts:
     """Each token through its own experts only, sorted by expert."""
 
     def __init__(self, gate_up: Tensor, down: Tensor) -> None:
-        """Weights (E, 2 F, H D) and (E, H D, F)."""
         self._gate_up, self._down = gate_up.transpose(1, 2), down.transpose(1, 2)  # (E, H D, 2 F) and (E, F, H D)
         if down.numel() <= COPIED_EXPERTS_MAX:
             self._gate_up, self._down = self._gate_up.contiguous(), self._down.contiguous()
 
     def __call__(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """As `_DenseExperts`."""
         count, each = chosen.shape
         order = chosen.view(-1).argsort(stable=True)  # (N k), the assignments by expert
         ends = torch.bincount(chosen.view(-1), minlength=len(self._down)).cumsum(0, dtype=torch.int32)

@@ -8,7 +8,7 @@ ARG TORCH=torch==2.13.0
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
-# The compiler of the merge kernel; it stays in this stage.
+# The compiler of the native kernels; it stays in this stage.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \

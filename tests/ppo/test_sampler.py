@@ -18,12 +18,21 @@ from transformers import (
 from bai_pipeline.errors import CheckpointError, DataError
 from bai_pipeline.ppo.decoders import HuggingFaceDecoder, OlmoeDecoder, build_decoder
 from bai_pipeline.ppo.drawing import cut, draw
+from bai_pipeline.ppo.native import load_native
 from bai_pipeline.ppo.rollouts.interface import Rollout, Sampling
 from bai_pipeline.ppo.sampler import response_texts, sample, sample_responses, stop_tokens
 from bai_pipeline.synthetic.tokenizer import build_tokenizer
 
 EOS, PAD, VOCABULARY = 2, 0, 20
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [5, 6], [16, 17, 18, 19, 3, 4], [7, 8, 9]]
+
+
+@pytest.fixture(autouse=True, params=["native", "torch"])
+def without_native_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OLMoE is sampled on one thread, with the native code and without."""
+    assert (torch.get_num_threads(), load_native() is not None) == (1, True)
+    if request.param == "torch":
+        monkeypatch.setattr("bai_pipeline.ppo.decoders.load_native", lambda: None)
 
 
 ROUTED: dict[str, object] = {"num_experts": 24, "num_experts_per_tok": 3, "hidden_size": 48, "intermediate_size": 64}
