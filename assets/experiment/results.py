@@ -24,9 +24,10 @@ def gather(setting: str, description: str, parts: Iterable[Part], store: Store) 
     plans = {part.chain: Plan(part.load(), store) for part in parts}
     study = plans[parts[0].chain].study
     missing: list[str] = []
+    versions: dict[str, str] = {}
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in (*_TABLES, "verdicts", "scores")}
     for chain, plan in plans.items():
-        for name, frame in _frames(plan, chain, missing):
+        for name, frame in _frames(plan, chain, missing, versions):
             found[name].append(frame.assign(chain=chain))
     tables = {
         name: pd.concat(frames, ignore_index=True) if frames else pd.DataFrame() for name, frames in found.items()
@@ -45,10 +46,13 @@ def gather(setting: str, description: str, parts: Iterable[Part], store: Store) 
         scores=tables["scores"],
         missing=tuple(missing),
         score_label=study.score_label,
+        versions=versions,
     )
 
 
-def _frames(plan: Plan, chain: int, missing: list[str]) -> Iterator[tuple[str, "pd.DataFrame"]]:
+def _frames(
+    plan: Plan, chain: int, missing: list[str], versions: dict[str, str]
+) -> Iterator[tuple[str, "pd.DataFrame"]]:
     """(table, rows) of all that a part made and that is what its study asks for: nothing of other settings."""
     import pandas as pd
 
@@ -59,7 +63,8 @@ def _frames(plan: Plan, chain: int, missing: list[str]) -> Iterator[tuple[str, "
         if ref is None or status.state != "fresh":
             missing.append(f"chain {chain}: {key}" + ("" if status.state == "absent" else f" ({status.reason})"))
             continue
-        path = plan.store.open(ref.object)
+        spec, path = plan.spec(key), plan.store.open(ref.object)
+        versions[spec.kind] = spec.code_version
         if key.asset in _RUNS:
             for table in _TABLES:
                 yield table, pd.read_parquet(path / table).assign(init=_init(key))

@@ -132,6 +132,9 @@ def _design(results: SettingResults) -> Iterator[str]:
     counts = steps.groupby("chain").size()
     runs = ", ".join(f"{counts.get(chain, 0)} of chain {chain}" for chain in results.chains)
     yield f"Runs: {runs}. Steps: {steps.max()}{', but for the runs named below' if incomplete_runs(results) else ''}."
+    if results.versions:
+        versions = ", ".join(f"{kind} {version}" for kind, version in sorted(results.versions.items()))
+        yield f"Computed by jobs of the versions {versions}. Where `{COMMAND}` has another version, it runs them again."
 
 
 def _missing(results: SettingResults) -> Iterator[Block]:

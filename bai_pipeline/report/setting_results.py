@@ -1,7 +1,7 @@
 """What the small-scale experiment measured in one setting."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -41,6 +41,8 @@ class SettingResults:
     """What was to be run and was not, each beginning with its chain: "chain 1: …"."""
     score_label: str = "score"
     """What scores are, with their unit where it is known."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Kind of job → version of what it computes, of the jobs that made all this."""
 
     def __post_init__(self) -> None:
         """Raises DataError: a column is absent, or a line is there twice."""

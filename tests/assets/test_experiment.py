@@ -15,7 +15,7 @@ from assets.experiment.design import ALPHAS, CHAINS, SEEDS, SETTINGS, Part, part
 from assets.experiment.results import gather
 from bai_pipeline.errors import StoreError
 from bai_pipeline.jobspec import JobSpec, Json
-from bai_pipeline.plan import Plan
+from bai_pipeline.plan import CODE_VERSIONS, Plan
 from bai_pipeline.report.experiment import SettingResults
 from bai_pipeline.store import Ref, RefKey, Store
 from bai_pipeline.study import PRESETS, load_study, preset_names
@@ -158,6 +158,7 @@ def test_all_that_the_chains_made_is_gathered_under_its_chain_and_init(tmp_path:
     models = {("base_model", -1), ("instruct_sft", -1), ("reasoning_sft", -1), *((init, 0) for init in inits)}
     assert set(results.scores[["model", "seed"]].itertuples(index=False, name=None)) == models
     assert (results.chains, results.seeds, results.headline_alpha) == ((0, 1), (0,), "0.5")
+    assert results.versions == {kind: CODE_VERSIONS[kind] for kind in ("ppo", "diagnose", "evaluate")}
     assert results.score_label == "score (reward model: sd of its scores)"
 
 

@@ -54,6 +54,7 @@ def results(
         chains=tuple(chains),
         seeds=(0, 1),
         missing=tuple(missing),
+        versions={"ppo": "7", "evaluate": "2"},
         **tables,
     )
 
@@ -114,6 +115,7 @@ def test_every_setting_says_what_it_is_what_is_confounded_and_what_was_not_run(w
     micro = page[page.index("## Setting micro\n") : page.index("## Setting micro-kl")]
     assert "What the setting is." in micro
     assert "Runs: 8 of chain 0, 8 of chain 1, 8 of chain 2. Steps: 5." in micro
+    assert "Computed by jobs of the versions evaluate 2, ppo 7. Where `make study` has another" in micro
     assert "chain 2, 2: micro.chain-2/ppo_run/0.9/0, micro.chain-2/ppo_run/0.9/1" in micro
     assert "Preference pairs are sampled from the instruct SFT alone" in micro
     assert "Below 0.75 of that start: Paradigm 1 (20.0 tokens, 0.33)" in micro
