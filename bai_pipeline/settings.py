@@ -173,7 +173,7 @@ class PpoSettings(Settings):
     probe_responses: Count
     """Responses of a step whose log-probabilities are compared, before the update, with the trainer's."""
     probe_tolerance: Positive
-    """Largest difference of a token's log-probability that is put down to rounding; more stops the run."""
+    """Mean difference of their tokens' log-probabilities that is put down to rounding; more stops the run."""
     max_prompt_tokens: Count
     max_new_tokens: Count
     """Not given in the paper for every stage; responses that reach it are truncated."""

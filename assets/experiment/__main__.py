@@ -56,7 +56,7 @@ def _run(part: Part, store: Store, console: Console) -> bool:
     try:
         materialize(Plan(part.load(), store), console, tables=False)
     except DemoFailure as failure:
-        console.print(f"{failure} failed; its log: {failure.log}. Going on with the next part.")
+        console.print(f"{failure} failed; its log: {failure.log}. Going on with the next part.", soft_wrap=True)
         return False
     console.print(f"done in {duration(time.monotonic() - started)}")
     return True

@@ -1,15 +1,19 @@
 """What each option of a PPO run does, through whole steps of a tiny policy."""
 
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from bai_pipeline.errors import DataError, TrainingError
 from bai_pipeline.ppo.rollouts.embedded import EmbeddedEngine
+from bai_pipeline.ppo.rollouts.interface import Rollout
 from bai_pipeline.ppo.trainer import PpoTrainer
 from bai_pipeline.settings import PpoSettings
 
@@ -150,10 +154,40 @@ def test_stale_weights_in_the_rollout_engine_stop_the_run(make: Make) -> None:
     trainer.step(0)
     before = weights(trainer, "actor")
     with pytest.raises(
-        TrainingError, match=r"step 1: the log-probability of a sampled token is .* from the trainer's, probe_tolerance"
+        TrainingError, match=r"step 1: log-probabilities of sampled tokens are .* from the trainer's on average, probe"
     ):
         trainer.step(1)
     assert torch.equal(weights(trainer, "actor"), before)
+
+
+class Shifted(EmbeddedEngine):
+    """Reports other log-probabilities than it sampled with: of the first token of each batch, or of all."""
+
+    def __init__(self, policy: PreTrainedModel, by: float, *, of_all: bool) -> None:
+        super().__init__(policy, in_place=True)
+        self._by, self._of_all = by, of_all
+
+    def generate(self, *arguments: Any, **options: Any) -> Rollout:
+        rollout = super().generate(*arguments, **options)
+        shifted = [
+            [value + self._by if self._of_all or row == token == 0 else value for token, value in enumerate(values)]
+            for row, values in enumerate(rollout.logprobs)
+        ]
+        return replace(rollout, logprobs=shifted)
+
+
+@pytest.mark.parametrize(("by", "of_all"), [(2e-4, True), (1.0, False), (math.nan, False)])
+def test_log_probabilities_that_are_not_the_trainers_stop_the_run(make: Make, by: float, of_all: bool) -> None:
+    trainer = make()
+    trainer._rollouts = Shifted(trainer.policy, by, of_all=of_all)
+    with pytest.raises(TrainingError, match="the embedded rollout engine does not compute the policy in training"):
+        trainer.step(0)
+
+
+def test_one_token_that_another_expert_reads_does_not_stop_the_run(make: Make) -> None:
+    trainer = make()
+    trainer._rollouts = Shifted(trainer.policy, 1e-3, of_all=False)
+    assert cast(float, trainer.step(0).steps["length_mean"]) > 0
 
 
 def test_a_replica_that_is_synchronised_samples_what_the_policy_itself_samples(make: Make) -> None:
