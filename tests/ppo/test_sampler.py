@@ -360,7 +360,7 @@ def test_no_more_rows_change_their_places_than_leave() -> None:
 def test_experts_too_large_to_be_copied_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(**ROUTED)
     expected = run(model, PROMPTS)
-    monkeypatch.setattr("bai_pipeline.ppo.decoders.COPIED_EXPERTS_MAX", 0)
+    monkeypatch.setattr("bai_pipeline.ppo.experts.COPIED_EXPERTS_MAX", 0)
     rollout = run(model, PROMPTS)
     assert rollout.tokens == expected.tokens
     for one, two in zip(rollout.logprobs, expected.logprobs, strict=True):
