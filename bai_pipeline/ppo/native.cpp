@@ -4,6 +4,7 @@
 // torch takes several calls for each of these, and its products of few tokens leave most of a core idle. Sums may be
 // taken in any order here, but a NaN stays one.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -182,8 +183,8 @@ FOR_EVERY_CPU int64_t bai_attend(const float* projected, int64_t rows, int64_t h
       for (int64_t i = 0; i < width; ++i) values[first + last + i] = clamped(value[head * width + i], limit);
       for (int64_t member = head * group; member < (head + 1) * group; ++member) {
         rotate(query + member * width, rotation, width, limit, rotated);
-        const bool again = member + 1 < (head + 1) * group, last = row + 1 == rows && head + 1 == kv_heads;
-        const float* next = keys + first + (again || last ? 0 : capacity * width);
+        const bool again = member + 1 < (head + 1) * group, ends = row + 1 == rows && head + 1 == kv_heads;
+        const float* next = keys + first + (again || ends ? 0 : capacity * width);
         attend_head(rotated, keys + first, values + first, next, seen, width, shares,
                     out + row * queries + member * width);
       }
@@ -203,12 +204,13 @@ FOR_EVERY_CPU int64_t bai_experts(const float* hidden, int64_t rows, int64_t wid
     if (chosen[i] < 0 || chosen[i] >= experts) return 1 + i;
     ++starts[chosen[i] + 1];
   }
+  const int64_t most = *std::max_element(starts.begin(), starts.end());
   for (int64_t expert = 0; expert < experts; ++expert) starts[expert + 1] += starts[expert];
   std::vector<int64_t> next(starts.begin(), starts.end() - 1);
   for (int64_t i = 0; i < rows * each; ++i) order[next[chosen[i]]++] = i;
-  std::vector<float> scratch(rows * (2 * width + 3 * inner));  // a row chooses an expert once at most
-  float *in = scratch.data(), *both = in + rows * width, *product = both + rows * 2 * inner;
-  float* result = product + rows * inner;
+  std::vector<float> scratch(most * (2 * width + 3 * inner));
+  float *in = scratch.data(), *both = in + most * width, *product = both + most * 2 * inner;
+  float* result = product + most * inner;
   std::memset(out, 0, size_t(rows * width) * sizeof(float));
   for (int64_t expert = 0; expert < experts; ++expert) {
     const int64_t* own = order.data() + starts[expert];

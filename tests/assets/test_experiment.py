@@ -179,13 +179,17 @@ def test_a_run_that_failed_and_all_that_hangs_on_it_is_named_and_leaves_the_othe
     assert (1, "alpha 0.0", 0) in runs_of(results)
 
 
+@pytest.mark.parametrize("scored_before", [False, True])
 def test_a_stopped_run_is_kept_as_far_as_it_came_and_its_scores_are_missing_with_the_reason(
-    tmp_path: Path, store: Store
+    tmp_path: Path, store: Store, scored_before: bool
 ) -> None:
     found = small_parts(tmp_path, "on_collapse: stop\n")
+    if scored_before:
+        put_all(found, store)
     put_all(found, store, stopped=key_of(0, "ppo_run", "0.5", 0))
     results = gather("small", "", found, store)
     scores = key_of(0, "benchmark_scores", "0.5", 0)
+    assert (store.read_ref(scores) is not None) == scored_before
     assert results.missing == (f"chain 0: {scores} (stopped after step 3: Mean length fell.)",)
     kept = results.runs[(results.runs["chain"] == 0) & (results.runs["init"] == "alpha 0.5")]
     assert kept["step"].tolist() == [0, 1, 2]

@@ -62,6 +62,16 @@ def test_experts_are_those_that_the_router_chose(
     close(found, experts_by_definition(hidden, chosen, weights, gate_up, down))
 
 
+def test_a_row_that_chooses_an_expert_twice_gets_it_twice(native: Native) -> None:
+    hidden, weights = random(5, 8), random(5, 3, seed=1)
+    gate_up, down = random(2, 8, 12, seed=3), random(2, 6, 8, seed=4)
+    chosen = torch.ones(5, 3, dtype=torch.int64)
+    found = native.experts(hidden, chosen, weights, gate_up, down)
+    torch.testing.assert_close(
+        found.double(), experts_by_definition(hidden, chosen, weights, gate_up, down), atol=1e-4, rtol=1e-5
+    )
+
+
 def test_gates_far_from_zero_are_open_or_closed(native: Native) -> None:
     gates = torch.tensor([-1e30, -500.0, -88.0, 88.0, 500.0, 1e30])
     gate_up = torch.cat((gates, torch.ones(6))).view(1, 1, 12)  # of the hidden state 1
