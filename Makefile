@@ -34,7 +34,7 @@ test soak: export CI ?= true
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt tests/data-packages.txt deploy/apt.txt hatch_build.py bai_pipeline/merging/kernel.cpp bai_pipeline/ppo/native.cpp
+$(STAMP): pyproject.toml constraints.txt tests/data-packages.txt deploy/apt.txt hatch_build.py bai_pipeline/merging/kernel.cpp bai_pipeline/native/native.cpp
 	@deploy/install-system-packages
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "setup: needs Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1); name another: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }

@@ -1,5 +1,5 @@
 """Builds the native kernels into the package, where there is a C++ compiler; without one the merge runs in numpy and
-the sampler in torch.
+models in torch alone.
 
 They are called through ctypes, so that one build serves every Python version.
 """
@@ -20,8 +20,8 @@ KERNELS = {
     # No flag may change the result of a float operation: -ffp-contract=off forbids fused multiply-adds.
     "bai_pipeline/merging/kernel.cpp": ("bai_pipeline/merging/_kernel.so", ("-ffp-contract=off",)),
     # Sums may be taken in any order; NaN and infinity are what they are.
-    "bai_pipeline/ppo/native.cpp": (
-        "bai_pipeline/ppo/_native.so",
+    "bai_pipeline/native/native.cpp": (
+        "bai_pipeline/native/_native.so",
         ("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math"),
     ),
 }

@@ -37,7 +37,7 @@ def test_the_wheel_holds_every_module_and_preset(wheel: set[str]) -> None:
     wanted = {p.relative_to(ROOT).as_posix() for p in sources if p.suffix in {".py", ".yaml"}}
     assert any(name.startswith("bai_pipeline/presets/") for name in wanted)
     assert wanted <= wheel
-    assert {"bai_pipeline/merging/_kernel.so", "bai_pipeline/ppo/_native.so"} <= wheel
+    assert {"bai_pipeline/merging/_kernel.so", "bai_pipeline/native/_native.so"} <= wheel
 
 
 def test_the_constraints_pin_every_direct_dependency_exactly() -> None:

@@ -75,6 +75,7 @@ def evals_run(
     """Evaluate a checkpoint: scores with standard errors, and every response to browse."""
     from bai_pipeline.eval_settings import REGISTERED, EvalSettings, benchmark_directory
     from bai_pipeline.evals import evaluate_checkpoint
+    from bai_pipeline.native import use_native_products
     from bai_pipeline.study import load_study
 
     if out.exists():
@@ -95,6 +96,7 @@ def evals_run(
     kept = cache or out.parent / ".bai-evals"
     kept.mkdir(parents=True, exist_ok=True)
     digest = _unfinished(server, model, out) if server else _digest(model, kept / "checkpoints.json")
+    use_native_products()  # as in a job
     staged = out.parent / f".{out.name}.{os.getpid()}"
     staged.mkdir(parents=True)
     try:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, OlmoeForCausalLM, PreTrainedModel
 
+from bai_pipeline.native.library import Native, load_native
 from bai_pipeline.ppo.experts import build_experts
-from bai_pipeline.ppo.native import Native, load_native
 
 WASTE_SHARE = 4
 """The cache is moved to the left, when rows are admitted, if one column in this many has become empty in every row."""

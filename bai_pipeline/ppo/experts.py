@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bai_pipeline.ppo.native import Native
+from bai_pipeline.native.library import Native
 
 DENSE_EXPERTS_MAX = 2**16
 """Weights E F H D up to which computing all experts for each token costs less than sorting the tokens by expert."""

@@ -47,6 +47,10 @@ class Contestant:
 
 
 OURS: Final = Contestant("bai_pipeline", "train_ours", {"micro_batch_size": 8})
+OURS_BY_TORCH: Final = Contestant(
+    "bai_pipeline, products by torch", "train_ours", {"micro_batch_size": 8, "native_products": False}
+)
+"""Without the native products that jobs use where MKL is held back."""
 TRL_VARIANTS: Final = {
     title: Contestant(title, "train_trl", options, TRL)
     for title, options in (

@@ -9,6 +9,7 @@ from typing import Any, Final
 from benchmarks.bench_merge.measurement import BenchmarkError, measure
 from benchmarks.bench_ppo.contestants import (
     OURS,
+    OURS_BY_TORCH,
     PROGRAMS,
     SAMPLERS,
     TRL_VARIANTS,
@@ -88,7 +89,7 @@ def measure_training(workshop: Workshop, chosen: Mapping[str, str], **changes: A
     found = {}
     for scenario, variant in chosen.items():
         workshop.say(f"training, {scenario}")
-        contestants = {"ours": OURS, "trl": TRL_VARIANTS[variant]}
+        contestants = {"ours": OURS, "ours by torch": OURS_BY_TORCH, "trl": TRL_VARIANTS[variant]}
         found[scenario] = workshop.interleave(contestants, workshop.task(scenario, **changes))
     return found
 

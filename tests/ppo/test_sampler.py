@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from bai_pipeline.errors import CheckpointError, DataError
+from bai_pipeline.native.library import load_native
 from bai_pipeline.ppo.decoders import HuggingFaceDecoder, OlmoeDecoder, build_decoder
 from bai_pipeline.ppo.drawing import cut, draw
-from bai_pipeline.ppo.native import load_native
 from bai_pipeline.ppo.rollouts.interface import Rollout, Sampling
 from bai_pipeline.ppo.sampler import response_texts, sample, sample_responses, stop_tokens
 from bai_pipeline.synthetic.tokenizer import build_tokenizer

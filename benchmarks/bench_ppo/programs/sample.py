@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import OlmoeForCausalLM
 
+from bai_pipeline.native import use_native_products
 from bai_pipeline.ppo.rollouts.embedded import EmbeddedEngine
 from bai_pipeline.ppo.rollouts.interface import Sampling
 from benchmarks.bench_ppo.task import EOS, PAD, Clock, Task
@@ -20,6 +21,8 @@ def main() -> None:
     task, out = Task.read(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
     root, own = Path(task.root), task.options["sampler"] == "embedded"
+    if own:
+        use_native_products()  # as in a job
     experts = task.options.get("experts", "grouped_mm")
     model = OlmoeForCausalLM.from_pretrained(root / "actor", dtype=torch.float32, experts_implementation=experts)
     model.train(False)

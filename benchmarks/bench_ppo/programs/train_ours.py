@@ -1,4 +1,5 @@
-"""Steps of our PPO. Arguments: the task's file, and where the laps go. Options: those of `Parallelism`.
+"""Steps of our PPO. Arguments: the task's file, and where the laps go. Options: those of `Parallelism`, and
+`native_products`: whether they are used where they would be in a job.
 
 Under torchrun every rank writes its own, `OUT.rank1` and so on beside rank 0's OUT.
 """
@@ -10,6 +11,7 @@ from typing import cast
 
 import torch
 
+from bai_pipeline.native import use_native_products
 from bai_pipeline.ppo import Parallelism
 from bai_pipeline.ppo.records import Stopwatch
 from bai_pipeline.ppo.trainer import PpoTrainer
@@ -22,6 +24,9 @@ from benchmarks.bench_ppo.task import Clock, Task
 def main() -> None:
     task, out = Task.read(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
+    options = dict(task.options)
+    if options.pop("native_products", True):
+        use_native_products()
     root, rank = Path(task.root), int(os.environ.get("RANK", "0"))
     trainer = PpoTrainer(
         root / "actor",
@@ -31,7 +36,7 @@ def main() -> None:
         RewardModelScorer.load(root / "reward"),
         settings(task),
         task.seed,
-        Parallelism(**task.options),
+        Parallelism(**options),
     )
     clock = Clock()
     mark_phases(clock)

@@ -1,4 +1,4 @@
-"""The sampler's native code against the definitions, in float64."""
+"""Native code against the definitions, in float64."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bai_pipeline.ppo.native import Native, load_native
+from bai_pipeline.native.library import Native, load_native
 
 EPSILON = 1e-5
 
@@ -34,6 +34,70 @@ def close(found: Tensor, expected: Tensor) -> None:
 def test_a_norm_divides_by_the_root_mean_square(native: Native, width: int) -> None:
     x, weight = random(3, width), random(width, seed=1)
     close(native.norm(x, weight, EPSILON), normed(x.double(), weight.double()))
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+SHAPES = [(1, 1, 1), (3, 2, 5), (12, 256, 32), (13, 257, 33), (485, 20, 70), (64, 600, 96), (5, 0, 3), (0, 4, 4)]
+"""Rows, depth, columns: around the sizes that are computed at a time, and nothing to add up, or to compute."""
+
+
+def laid(matrix: Tensor, layout: str) -> Tensor:
+    """The same elements elsewhere in memory."""
+    if layout == "by columns":
+        return matrix.T.contiguous().T
+    if layout == "scattered":
+        return matrix.new_full((2 * matrix.shape[0], 3 * matrix.shape[1]), torch.nan)[::2, ::3].copy_(matrix)
+    return matrix
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), SHAPES)
+@pytest.mark.parametrize("left", ["by rows", "by columns", "scattered"])
+@pytest.mark.parametrize("right", ["by rows", "by columns", "scattered"])
+def test_a_product_is_that_of_its_matrices_however_they_lie(
+    native: Native, rows: int, depth: int, columns: int, left: str, right: str
+) -> None:
+    a, b, out = random(rows, depth), random(depth, columns, seed=1), torch.full((rows, columns), torch.nan)
+    native.product(laid(a, left), laid(b, right), out)
+    torch.testing.assert_close(out.double(), a.double() @ b.double(), atol=1e-4, rtol=1e-5)
+
+
+def test_a_column_that_is_repeated_without_memory_is_multiplied(native: Native) -> None:
+    a, b, out = random(4, 1).expand(4, 9), random(9, 6, seed=1), torch.empty(4, 6)
+    native.product(a, b, out)
+    close(out, a.double() @ b.double())
+
+
+@pytest.mark.parametrize("rows", [[0], [7], [11, 12, 500], list(range(485))])
+@pytest.mark.parametrize("columns", [[0], [31, 32], [69]])
+def test_an_element_of_a_product_is_the_same_to_the_bit_whatever_is_beside_it(
+    native: Native, rows: list[int], columns: list[int]
+) -> None:
+    a, b = random(501, 300), random(300, 70, seed=1)
+    whole, part = torch.empty(501, 70), torch.empty(len(rows), len(columns))
+    native.product(a, b, whole)
+    native.product(a[rows], b[:, columns], part)
+    assert torch.equal(part, whole[rows][:, columns])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_reaches_its_row_and_its_column_only(native: Native, value: float) -> None:
+    a, b, out = random(20, 40), random(40, 50, seed=1), torch.empty(20, 50)
+    a[3, 7] = b[9, 41] = value
+    native.product(a, b, out)
+    hit = torch.zeros(20, 50, dtype=torch.bool)
+    hit[3], hit[:, 41] = True, True
+    assert torch.equal(~out.isfinite(), hit)
+
+
+def test_matrices_that_do_not_fit_each_other_are_an_error(native: Native) -> None:
+    for a, b, out in (((2, 3), (4, 5), (2, 5)), ((2, 3), (3, 5), (5, 2))):
+        with pytest.raises(ValueError, match=r"\(2, 3\) times"):
+            native.product(torch.zeros(a), torch.zeros(b), torch.zeros(out))
+    with pytest.raises(TypeError, match=r"expected a torch\.float32 tensor on the CPU, got torch\.float64"):
+        native.product(torch.zeros(2, 3).double(), torch.zeros(3, 2), torch.zeros(2, 2))
+    with pytest.raises(TypeError, match="expected a contiguous"):
+        native.product(torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(2, 2).T)
 
 
 # -- experts -----------------------------------------------------------------------------------------------------------
@@ -183,7 +247,7 @@ MISREAD = {
 
 @pytest.mark.parametrize("name", MISREAD)
 def test_a_tensor_that_native_code_would_misread_is_an_error(native: Native, name: str) -> None:
-    with pytest.raises(TypeError, match="expected a contiguous torch"):
+    with pytest.raises(TypeError, match=r"expected a (contiguous )?torch\.\w+ tensor on the CPU, got"):
         call(native, **{name: MISREAD[name]})
 
 

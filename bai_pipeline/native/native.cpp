@@ -1,13 +1,14 @@
-// What OlmoeDecoder does to one new token of each row, in float32 on one thread: root-mean-square norm, attention with
-// rotary positions over a cache of keys and values, and experts. `native.py` is the only caller.
+// In float32 on one thread, called by `library.py` only: products of matrices, and what OlmoeDecoder does to one new token
+// of each row (root-mean-square norm, attention with rotary positions over a cache of keys and values, experts).
 //
-// torch takes several calls for each of these, and its products of few tokens leave most of a core idle. Sums may be
-// taken in any order here, but a NaN stays one.
+// torch takes several calls for each of the latter, and its products leave most of a core idle: of few tokens anywhere,
+// and all of them where MKL holds back AVX-512. Sums may be taken in any order here, but a NaN stays one.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
@@ -20,7 +21,8 @@
 namespace {
 
 constexpr int64_t LANES = 16, TILE_COLUMNS = 2 * LANES;
-constexpr int TILE_ROWS = 6;  // whatever is left has a case in `multiply`
+constexpr int64_t PART_ROWS = 480, PART_DEPTH = 256;  // of a large product at a time, in the core's cache
+constexpr int TILE_ROWS = 12;
 
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
@@ -102,42 +104,46 @@ INLINE void attend_head(const float* query, const float* keys, const float* valu
   }
 }
 
-// ROWS rows and TILE_COLUMNS columns of out (…, n) = a (…, k) b (k, n); the sums stay in registers.
+// Elements of a matrix are `row` apart from those of the next row, and `column` from those of the next column.
+struct Strides {
+  int64_t row, column;
+};
+
+// ROWS rows and TILE_COLUMNS columns of out = a b, or out += a b; a (…, k), b (k, …) and out (…, …), the rows of b and of
+// out contiguous and `…_row` apart. The sums stay in registers.
 template <int ROWS>
-INLINE void multiply_tile(const float* a, const float* b, int64_t k, int64_t n, float* out) {
+INLINE void multiply_tile(const float* a, Strides of_a, const float* b, int64_t b_row, int64_t k, bool adds,
+                          float* out, int64_t out_row) {
   Lanes sums[ROWS][2] = {};
   for (int64_t i = 0; i < k; ++i) {
-    const Lanes left = *reinterpret_cast<const Lanes*>(b + i * n);
-    const Lanes right = *reinterpret_cast<const Lanes*>(b + i * n + LANES);
+    const Lanes left = *reinterpret_cast<const Lanes*>(b + i * b_row);
+    const Lanes right = *reinterpret_cast<const Lanes*>(b + i * b_row + LANES);
     for (int row = 0; row < ROWS; ++row) {
-      sums[row][0] += a[row * k + i] * left;
-      sums[row][1] += a[row * k + i] * right;
+      sums[row][0] += a[row * of_a.row + i * of_a.column] * left;
+      sums[row][1] += a[row * of_a.row + i * of_a.column] * right;
     }
   }
   for (int row = 0; row < ROWS; ++row) {
-    *reinterpret_cast<Lanes*>(out + row * n) = sums[row][0];
-    *reinterpret_cast<Lanes*>(out + row * n + LANES) = sums[row][1];
+    Lanes* place = reinterpret_cast<Lanes*>(out + row * out_row);
+    place[0] = adds ? place[0] + sums[row][0] : sums[row][0];
+    place[1] = adds ? place[1] + sums[row][1] : sums[row][1];
   }
+}
+
+// The same for any number of rows.
+template <int ROWS = TILE_ROWS>
+INLINE void multiply_tiles(const float* a, Strides of_a, int64_t rows, const float* b, int64_t b_row, int64_t k,
+                           bool adds, float* out, int64_t out_row) {
+  for (; rows >= ROWS; rows -= ROWS, a += ROWS * of_a.row, out += ROWS * out_row)
+    multiply_tile<ROWS>(a, of_a, b, b_row, k, adds, out, out_row);
+  if constexpr (ROWS > 1) multiply_tiles<(ROWS + 1) / 3>(a, of_a, rows, b, b_row, k, adds, out, out_row);
 }
 
 // out (rows, n) = a (rows, k) b (k, n).
 INLINE void multiply(const float* a, int64_t rows, const float* b, int64_t k, int64_t n, float* out) {
   int64_t column = 0;
-  for (; column + TILE_COLUMNS <= n; column += TILE_COLUMNS) {
-    const float* part = b + column;
-    int64_t row = 0;
-    for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
-      multiply_tile<TILE_ROWS>(a + row * k, part, k, n, out + row * n + column);
-    const float* rest = a + row * k;
-    float* place = out + row * n + column;
-    switch (rows - row) {
-      case 5: multiply_tile<5>(rest, part, k, n, place); break;
-      case 4: multiply_tile<4>(rest, part, k, n, place); break;
-      case 3: multiply_tile<3>(rest, part, k, n, place); break;
-      case 2: multiply_tile<2>(rest, part, k, n, place); break;
-      case 1: multiply_tile<1>(rest, part, k, n, place); break;
-    }
-  }
+  for (; column + TILE_COLUMNS <= n; column += TILE_COLUMNS)
+    multiply_tiles(a, {k, 1}, rows, b + column, n, k, false, out + column, n);
   if (column == n) return;
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t j = column; j < n; ++j) out[row * n + j] = 0;
@@ -146,11 +152,21 @@ INLINE void multiply(const float* a, int64_t rows, const float* b, int64_t k, in
   }
 }
 
+// out (k, TILE_COLUMNS) = b (k, width), then zeros.
+INLINE void pack(const float* b, Strides of_b, int64_t width, int64_t k, float* out) {
+  if (width < TILE_COLUMNS) std::memset(out, 0, size_t(k * TILE_COLUMNS) * sizeof(float));
+  if (of_b.column == 1 && width == TILE_COLUMNS)
+    for (int64_t i = 0; i < k; ++i) std::memcpy(out + i * width, b + i * of_b.row, TILE_COLUMNS * sizeof(float));
+  else
+    for (int64_t j = 0; j < width; ++j)
+      for (int64_t i = 0; i < k; ++i) out[i * TILE_COLUMNS + j] = b[i * of_b.row + j * of_b.column];
+}
+
 }  // namespace
 
 extern "C" {
 
-int32_t bai_native_version() { return 1; }
+int32_t bai_native_version() { return 2; }
 
 // x, out (rows, width); weight (width).
 FOR_EVERY_CPU void bai_norm(const float* x, const float* weight, float epsilon, int64_t rows, int64_t width,
@@ -191,6 +207,34 @@ FOR_EVERY_CPU int64_t bai_attend(const float* projected, int64_t rows, int64_t h
     }
   }
   return 0;
+}
+
+// out (rows, columns), contiguous, = a (rows, depth) b (depth, columns), with the elements of a and b `…_row` and `…_column`
+// apart (see Strides). An element of `out` depends on its row of a and its column of b alone, to the bit.
+FOR_EVERY_CPU void bai_product(const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row,
+                               int64_t b_column, int64_t rows, int64_t depth, int64_t columns, float* out) {
+  const Strides of_a{a_row, a_column}, of_b{b_row, b_column};
+  const std::unique_ptr<float[]> scratch(new float[(PART_DEPTH + PART_ROWS) * TILE_COLUMNS]);  // not set to 0
+  float *panel = scratch.get(), *edge = panel + PART_DEPTH * TILE_COLUMNS;
+  if (depth == 0) std::memset(out, 0, size_t(rows * columns) * sizeof(float));
+  for (int64_t i = 0; i < depth; i += PART_DEPTH) {
+    const int64_t k = std::min(PART_DEPTH, depth - i);
+    for (int64_t row = 0; row < rows; row += PART_ROWS) {
+      const int64_t count = std::min(PART_ROWS, rows - row);
+      const float* left = a + row * a_row + i * a_column;
+      for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
+        const int64_t width = std::min(TILE_COLUMNS, columns - j);
+        pack(b + i * b_row + j * b_column, of_b, width, k, panel);
+        float* place = out + row * columns + j;
+        const bool whole = width == TILE_COLUMNS;
+        multiply_tiles(left, of_a, count, panel, TILE_COLUMNS, k, whole && i > 0, whole ? place : edge,
+                       whole ? columns : TILE_COLUMNS);
+        for (int64_t r = 0; r < (whole ? 0 : count); ++r)
+          for (int64_t c = 0; c < width; ++c)
+            place[r * columns + c] = (i > 0 ? place[r * columns + c] : 0.0f) + edge[r * TILE_COLUMNS + c];
+      }
+    }
+  }
 }
 
 // hidden, out (rows, width); chosen, weights (rows, each): the experts of every row, below `experts`; gate_up

@@ -1,4 +1,4 @@
-"""Native code (native.cpp) for `OlmoeDecoder`: float32 on a CPU, one thread, through ctypes.
+"""Native code (native.cpp) for float32 on a CPU, one thread, through ctypes: products, and what decoding takes.
 
 It is built when the package is built or installed, where there is a C++ compiler (hatch_build.py).
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 LIBRARY: Final = Path(__file__).with_name("_native.so")
-_VERSION = 1
+_VERSION = 2
 _UNLIMITED = float(torch.finfo(torch.float32).max)
 _Pointer, _Long, _Float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -28,10 +28,15 @@ def load_native() -> "Native | None":
 
 
 class Native:
-    """N rows of one token each, hidden size C, H heads of width D, H_kv of keys and values."""
+    """For decoding: N rows of one token each, hidden size C, H heads of width D, H_kv of keys and values."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._norm, self._attend, self._experts = library.bai_norm, library.bai_attend, library.bai_experts
+        self._product, self._norm = library.bai_product, library.bai_norm
+        self._attend, self._experts = library.bai_attend, library.bai_experts
+        self._product.argtypes = [
+            *(_Pointer, _Long, _Long, _Pointer, _Long, _Long),
+            *(_Long, _Long, _Long, _Pointer),
+        ]
         self._norm.argtypes = [_Pointer, _Pointer, _Float, _Long, _Long, _Pointer]
         self._attend.argtypes = [
             *(_Pointer, _Long, _Long, _Long, _Long),
@@ -41,8 +46,22 @@ class Native:
             *(_Pointer, _Long, _Long, _Pointer, _Pointer, _Long),
             *(_Pointer, _Pointer, _Long, _Long, _Pointer),
         ]
-        self._norm.restype = None
+        self._product.restype = self._norm.restype = None
         self._attend.restype = self._experts.restype = _Long
+
+    def product(self, a: Tensor, b: Tensor, out: Tensor) -> None:
+        """out (M, N), contiguous, = a (M, K) b (K, N), of any strides.
+
+        An element depends on its row of `a` and its column of `b` alone, to the bit.
+
+        Raises:
+            ValueError: the shapes do not fit each other.
+        """
+        (rows, depth), columns = a.shape, b.shape[1]
+        if b.shape[0] != depth or out.shape != (rows, columns):
+            raise ValueError(f"{tuple(a.shape)} times {tuple(b.shape)} is no {tuple(out.shape)}")
+        left, right = _address(a), _address(b)
+        self._product(left, *a.stride(), right, *b.stride(), rows, depth, columns, _floats(out))
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         """Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467) of `x` (N, C)."""
@@ -110,14 +129,20 @@ class Native:
 
 
 def _floats(tensor: Tensor) -> int:
-    return _address(tensor, torch.float32)
+    return _contiguous(tensor, torch.float32)
 
 
 def _longs(tensor: Tensor) -> int:
-    return _address(tensor, torch.int64)
+    return _contiguous(tensor, torch.int64)
 
 
-def _address(tensor: Tensor, dtype: torch.dtype) -> int:
-    if tensor.dtype != dtype or not tensor.is_contiguous() or tensor.device.type != "cpu":
+def _contiguous(tensor: Tensor, dtype: torch.dtype) -> int:
+    if not tensor.is_contiguous():
         raise TypeError(f"expected a contiguous {dtype} tensor on the CPU, got {tensor.dtype} of {tensor.stride()}")
+    return _address(tensor, dtype)
+
+
+def _address(tensor: Tensor, dtype: torch.dtype = torch.float32) -> int:
+    if tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise TypeError(f"expected a {dtype} tensor on the CPU, got {tensor.dtype} on {tensor.device}")
     return tensor.data_ptr()
