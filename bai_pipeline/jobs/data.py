@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from bai_pipeline.jobs.context import JobContext, Outcome
+from bai_pipeline.jobs.context import JobContext, Outcome, computing_with_models
 from bai_pipeline.settings import PreferenceSettings, WorldSettings
 
 
@@ -81,6 +81,7 @@ def _directory(job: JobContext, name: str, path: str) -> Path:
     return directory
 
 
+@computing_with_models
 def preferences(job: JobContext) -> Outcome:
     from bai_pipeline.tables import import_table
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bai_pipeline.eval_settings import EvalSettings
-from bai_pipeline.jobs.context import JobContext, Outcome
+from bai_pipeline.jobs.context import JobContext, Outcome, computing_with_models
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +16,7 @@ _NOT_RUN = "not materialized"
 _NO_ROLE = "the study names no SFT model for it"
 
 
+@computing_with_models
 def evaluate(job: JobContext) -> Outcome:
     from bai_pipeline.evals import evaluate_checkpoint
 

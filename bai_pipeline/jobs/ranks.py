@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bai_pipeline.errors import JobError
 from bai_pipeline.jobs.context import JobContext
-from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, do_job, open_input, reported_result
+from bai_pipeline.jobs.runner import EXIT_INTERRUPTED, EXIT_REFUSED, job_function, open_input, reported_result
 from bai_pipeline.jobspec import JobSpec
 from bai_pipeline.progress import SilentReporter
 from bai_pipeline.store import Store
@@ -189,4 +189,4 @@ def follow(spec: JobSpec, store: Store) -> None:
     inputs = {name: open_input(spec, name, store, cache) for name in spec.execution.inputs}
     work = directory / "work"
     others = partial(reported_result, store)
-    do_job(JobContext(spec, inputs, work, Path(os.devnull), SilentReporter(), cache, others))
+    job_function(spec.kind)(JobContext(spec, inputs, work, Path(os.devnull), SilentReporter(), cache, others))

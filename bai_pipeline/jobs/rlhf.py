@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from bai_pipeline.dynamics_settings import DynamicsSettings
-from bai_pipeline.jobs.context import JobContext, Outcome
+from bai_pipeline.jobs.context import JobContext, Outcome, computing_with_models
 from bai_pipeline.settings import PpoSettings
 
 
+@computing_with_models
 def ppo(job: JobContext) -> Outcome:
     """On several ranks each of them calls this; see `bai_pipeline.jobs.ranks`."""
     from bai_pipeline.ppo import Parallelism, Schedule, run_ppo

@@ -60,8 +60,6 @@ FAILED_CHECKS = "failed_checks.json"
 
 _MERGES = frozenset({"merge", "actor", "actor_checkpoints"})
 """Jobs that take tensors of their inputs one by one."""
-_COMPUTING = frozenset({"preferences", "pretrain", "finetune", "reward", "ppo", "evaluate"})
-"""Jobs that compute with models."""
 _READERS_OF_TABLES = frozenset({"diagnose", "recommendation", "halving", "figures", "report"})
 """Jobs that open no model, but inputs that hold some."""
 
@@ -167,7 +165,7 @@ def _run(
         if meet is not None:
             meet(True)
         try:
-            outcome = do_job(context)
+            outcome = job_function(spec.kind)(context)
         except BaiPipelineError:
             checks = [asdict(check) for check in reporter.checks if not check.passed]
             store.write_text(failed, canonical_json(checks))
@@ -215,12 +213,8 @@ def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def do_job(job: JobContext) -> Outcome:
-    """Do what a job's kind is, in this process."""
-    if job.spec.kind in _COMPUTING:
-        from bai_pipeline.native import use_native_products
-
-        use_native_products()
-    module, name = KINDS[job.spec.kind].split(":")
+def job_function(kind: str) -> Callable[[JobContext], Outcome]:
+    """What runs a kind of job."""
+    module, name = KINDS[kind].split(":")
     function: Callable[[JobContext], Outcome] = getattr(importlib.import_module(module), name)
-    return function(job)
+    return function

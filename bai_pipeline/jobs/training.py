@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bai_pipeline.jobs.context import JobContext, Metadata, Outcome
+from bai_pipeline.jobs.context import JobContext, Metadata, Outcome, computing_with_models
 from bai_pipeline.jobs.ranks import is_follower
 from bai_pipeline.settings import ModelSettings, TrainingSettings
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bai_pipeline.sft.trainer import DeepSpeedConfig
 
 
+@computing_with_models
 def pretrain(job: JobContext) -> Outcome:
     from bai_pipeline.sft import training as sft
 
@@ -19,6 +20,7 @@ def pretrain(job: JobContext) -> Outcome:
     return _described(job, metadata)
 
 
+@computing_with_models
 def finetune(job: JobContext) -> Outcome:
     from bai_pipeline.sft import training as sft
 
@@ -37,6 +39,7 @@ def finetune(job: JobContext) -> Outcome:
     return _described(job, metadata)
 
 
+@computing_with_models
 def reward(job: JobContext) -> Outcome:
     from bai_pipeline.reward.training import train_reward_model
 

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from bai_pipeline.errors import JobError, RecipeError, StoreError
-from bai_pipeline.jobs.runner import EXIT_REFUSED, KINDS, read_result, read_spec, run_job, write_spec
+from bai_pipeline.jobs.runner import EXIT_REFUSED, job_function, read_result, read_spec, run_job, write_spec
 from bai_pipeline.jobspec import Execution, JobSpec
 from bai_pipeline.store import Store
 
@@ -81,15 +81,16 @@ def test_a_job_sees_the_order_of_keys_of_its_json_whoever_starts_it(tmp_path: Pa
     assert len(digests) == 1
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("pretrain", 1), ("ppo", 1), ("evaluate", 1), ("merge_weights", 0)])
-def test_jobs_that_compute_with_models_multiply_natively_where_that_is_faster(
-    kind: str, expected: int, store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["evaluate", "finetune", "ppo", "preferences", "pretrain", "reward"])
+def test_jobs_that_compute_with_models_first_let_native_code_multiply(
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use = Mock()
-    monkeypatch.setattr("bai_pipeline.native.use_native_products", use)
-    monkeypatch.setitem(KINDS, kind, "bai_pipeline.jobs.checkpoints:merge_weights")
-    run_job(replace(weights_spec(instruct=1.0), kind=kind), store, LOGGER)
-    assert use.call_count == expected
+    class Asked(Exception):
+        pass
+
+    monkeypatch.setattr("bai_pipeline.native.use_native_products", Mock(side_effect=Asked))
+    with pytest.raises(Asked):
+        job_function(kind)(Mock())
 
 
 def test_a_damaged_result_is_made_again(store: Store) -> None:
