@@ -11,7 +11,7 @@ import sys
 from contextlib import ExitStack
 
 from bai_pipeline.errors import BaiPipelineError, StoreUnavailable, TrainingInterrupted
-from bai_pipeline.jobs.ranks import Node, follow, is_follower, is_launcher, launch, meeting
+from bai_pipeline.jobs.ranks import Node, follow, is_follower, is_launcher, launch, meeting, part
 from bai_pipeline.jobs.runner import EXIT_CRASHED, EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
 from bai_pipeline.store import open_store
 
@@ -58,8 +58,10 @@ def main(arguments: list[str]) -> int:
                 follow(spec, store)
             else:
                 run_job(spec, store, logger, meeting(spec))
+            part()
         except TrainingInterrupted as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            part()  # all ranks have agreed to end
             return EXIT_INTERRUPTED
         except StoreUnavailable as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)

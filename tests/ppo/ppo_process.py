@@ -17,6 +17,7 @@ import torch
 
 from bai_pipeline.errors import TrainingInterrupted
 from bai_pipeline.ppo import Parallelism, Schedule, run_ppo
+from bai_pipeline.ppo.ranks import Ranks
 from bai_pipeline.reward.scorers import RewardModelScorer
 from bai_pipeline.settings import PpoSettings
 
@@ -115,7 +116,9 @@ def main(options: dict[str, Any]) -> int:
             parallelism=Parallelism(**options["parallelism"]),
         )
     except TrainingInterrupted:
+        Ranks.leave()
         return INTERRUPTED
+    Ranks.leave()
     return 0
 
 
