@@ -30,6 +30,9 @@ SIZES: Final = (
     ("a gradient of a projection's weights", (128, 2560, 128)),
     ("a projection of 64 tokens", (64, 128, 384)),
     ("the router", (2560, 128, 8)),
+    ("few rows (torch's)", (16, 2048, 2048)),
+    ("rows from which it is native", (32, 2048, 2048)),
+    ("a column (torch's)", (2560, 128, 1)),
     ("a large one", (2048, 2048, 2048)),
 )
 """Rows, depth and columns."""

@@ -17,6 +17,8 @@ from bai_pipeline.native.library import Native, load_native
 
 SMALLEST: Final = 2**18
 """Multiplications below which calling native code costs more than it saves."""
+FEWEST_ROWS, FEWEST_COLUMNS = 32, 8
+"""Below which most of a tile would be idle, or packing the right matrix the most of the work."""
 
 
 @cache
@@ -35,11 +37,11 @@ def use_native_products() -> Library | None:
 def mkl_is_held_back() -> bool:
     """Whether torch multiplies by MKL on a CPU whose AVX-512 that does not use."""
     cpu = torch.cpu.get_capabilities()
-    return torch.backends.mkl.is_available() and "AMD" in cpu["cpu_name"] and cpu.get("avx512_f", False)  # type: ignore[no-untyped-call]
+    return torch.backends.mkl.is_available() and "AMD" in cpu.get("cpu_name", "") and cpu.get("avx512_f", False)  # type: ignore[no-untyped-call]
 
 
 def replace_products(native: Native) -> Library:
-    """Give `aten::mm` a kernel that leaves to torch's what is small, not float32, or to be done by several threads.
+    """Give `aten::mm` a kernel that leaves to torch's what is small or slim, not float32, or for several threads.
 
     Returns:
         kernels last as long as this does.
@@ -69,6 +71,8 @@ def replace_products(native: Native) -> Library:
 
 
 def _fit(a: Tensor, b: Tensor) -> bool:
+    if not a.dtype == b.dtype == torch.float32 or not a.dim() == b.dim() == 2 or a.shape[1] != b.shape[0]:
+        return False
     (rows, depth), columns = a.shape, b.shape[1]
-    large = rows * depth * columns >= SMALLEST
-    return large and b.shape[0] == depth and a.dtype == b.dtype == torch.float32 and torch.get_num_threads() == 1
+    large = rows >= FEWEST_ROWS and columns >= FEWEST_COLUMNS and rows * depth * columns >= SMALLEST
+    return large and torch.get_num_threads() == 1

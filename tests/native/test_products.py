@@ -83,6 +83,8 @@ def test_what_native_code_is_not_for_is_torchs(spy: Spy) -> None:
     assert torch.equal(a.double() @ b.double(), expected)
     close((a.bfloat16() @ b.bfloat16()).float() / 1000, expected / 1000)
     close(a[:2, :3] @ b[:3, :2], (a[:2, :3].double() @ b[:3, :2].double()))
+    close(random(8, 3000) @ random(3000, 64), random(8, 3000).double() @ random(3000, 64).double())
+    close(random(3000, 200) @ random(200, 1), random(3000, 200).double() @ random(200, 1).double())
     out = torch.empty(100, 100).T
     close(torch.mm(a, b, out=out), expected)
     empty = torch.empty(0)
@@ -91,6 +93,8 @@ def test_what_native_code_is_not_for_is_torchs(spy: Spy) -> None:
     for wrong in (b.T, torch.zeros(63, 100)):
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             torch.mm(a, wrong)
+    with pytest.raises(RuntimeError, match="must be a matrix"):
+        torch.mm(a, b[0])
 
 
 def test_a_view_that_is_negated_when_it_is_read_is_multiplied_as_it_reads(spy: Spy) -> None:
@@ -129,6 +133,7 @@ CPUS = {
     "AMD without": ({"cpu_name": "AMD EPYC", "avx512_f": False}, False),
     "Intel with AVX-512": ({"cpu_name": "Intel(R) Xeon(R) Platinum 8480+", "avx512_f": True}, False),
     "ARM": ({"cpu_name": "Neoverse-V2"}, False),
+    "one without a name": ({}, False),
 }
 
 
