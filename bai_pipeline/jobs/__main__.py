@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from typing import NoReturn
 
 from bai_pipeline.errors import BaiPipelineError, StoreUnavailable, TrainingInterrupted
-from bai_pipeline.jobs.ranks import Node, follow, is_follower, is_launcher, launch, meeting, part
+from bai_pipeline.jobs.ranks import Node, follow, is_follower, is_launcher, launch, meeting
 from bai_pipeline.jobs.runner import EXIT_CRASHED, EXIT_INTERRUPTED, EXIT_REFUSED, read_spec, run_job
 from bai_pipeline.store import open_store
 
@@ -58,10 +59,8 @@ def main(arguments: list[str]) -> int:
                 follow(spec, store)
             else:
                 run_job(spec, store, logger, meeting(spec))
-            part()
         except TrainingInterrupted as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            part()  # all ranks have agreed to end
             return EXIT_INTERRUPTED
         except StoreUnavailable as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -95,6 +94,18 @@ def end_when_told() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def end(code: int) -> NoReturn:
+    """End the process now: what it has said is written, and neither Python nor C++ cleans up.
+
+    For a rank whose work is done: threads of its process group could abort it in the middle of that ("terminate called
+    without an active exception"), and the job would count as crashed.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 class _Forward(logging.Handler):
     """Passes records on to another logger, with their level."""
 
@@ -107,4 +118,7 @@ class _Forward(logging.Handler):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    if "RANK" in os.environ:
+        end(exit_code)
+    sys.exit(exit_code)

@@ -178,13 +178,6 @@ def meeting(spec: JobSpec) -> Callable[[bool], bool] | None:
     return lambda go: bool(ranks.agree(go))
 
 
-def part() -> None:
-    """Leave the ranks that this process has met, when all are done."""
-    met = sys.modules.get("bai_pipeline.ppo.ranks")
-    if met is not None:
-        met.Ranks.leave()
-
-
 def follow(spec: JobSpec, store: Store) -> None:
     """Take part in a job that the first rank runs, unless that finds it done."""
     meet = meeting(spec)

@@ -38,15 +38,6 @@ class Ranks:
                 distributed.init_process_group(backend)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
-    @staticmethod
-    def leave() -> None:
-        """Part from the other processes, where all of them do, before Python ends.
-
-        A thread of the group that still has to do with Python then aborts the process.
-        """
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-
     @property
     def is_first(self) -> bool:
         """Whether this process is the one that writes."""

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from bai_pipeline.errors import TrainingInterrupted
+from bai_pipeline.jobs.__main__ import end
 from bai_pipeline.ppo import Parallelism, Schedule, run_ppo
-from bai_pipeline.ppo.ranks import Ranks
 from bai_pipeline.reward.scorers import RewardModelScorer
 from bai_pipeline.settings import PpoSettings
 
@@ -116,11 +116,9 @@ def main(options: dict[str, Any]) -> int:
             parallelism=Parallelism(**options["parallelism"]),
         )
     except TrainingInterrupted:
-        Ranks.leave()
         return INTERRUPTED
-    Ranks.leave()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    end(main(json.loads(sys.argv[1])))
