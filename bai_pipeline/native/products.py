@@ -6,6 +6,7 @@ operator under all of that, `aten::mm`, is another one.
 """
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.library import Library, get_kernel
 
-from bai_pipeline.native.library import Native, load_native
+from bai_pipeline.native.library import load_native
 
 SMALLEST: Final = 2**18
 """Multiplications below which calling native code costs more than it saves."""
@@ -31,7 +32,7 @@ def use_native_products() -> Library | None:
         what replaced torch's kernels; None on another CPU, or where native code was not built.
     """
     native = load_native()
-    return replace_products(native) if native is not None and mkl_is_held_back() else None
+    return replace_products(native.product) if native is not None and mkl_is_held_back() else None
 
 
 def mkl_is_held_back() -> bool:
@@ -40,8 +41,11 @@ def mkl_is_held_back() -> bool:
     return torch.backends.mkl.is_available() and "AMD" in cpu.get("cpu_name", "") and cpu.get("avx512_f", False)  # type: ignore[no-untyped-call]
 
 
-def replace_products(native: Native) -> Library:
+def replace_products(multiply: Callable[[Tensor, Tensor, Tensor], None]) -> Library:
     """Give `aten::mm` a kernel that leaves to torch's what is small or slim, not float32, or for several threads.
+
+    Args:
+        multiply: writes the product of two matrices into a third, as `Native.product` does.
 
     Returns:
         kernels last as long as this does.
@@ -53,12 +57,12 @@ def replace_products(native: Native) -> Library:
             result: Tensor = mm.call_boxed(keys, a, b)
             return result
         out = a.new_empty(a.shape[0], b.shape[1])
-        native.product(a, b, out)
+        multiply(a, b, out)
         return out
 
     def product_into(keys: Any, a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
         if _fit(a, b) and out.shape == (a.shape[0], b.shape[1]) and out.is_contiguous() and out.dtype == a.dtype:
-            native.product(a, b, out)
+            multiply(a, b, out)
         else:
             mm_out.call_boxed(keys, a, b, out=out)
         return out

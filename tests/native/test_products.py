@@ -30,7 +30,7 @@ def spy() -> Iterator[Spy]:
     native = load_native()
     assert native is not None, "native.cpp was not built"
     spy = Spy(native)
-    library = replace_products(spy)  # type: ignore[arg-type]
+    library = replace_products(spy.product)
     yield spy
     library._destroy()  # type: ignore[no-untyped-call]
 
@@ -120,7 +120,7 @@ def test_kernels_last_as_long_as_what_replaced_them() -> None:
     native = load_native()
     assert native is not None
     spy = Spy(native)
-    library = replace_products(spy)  # type: ignore[arg-type]
+    library = replace_products(spy.product)
     library._destroy()  # type: ignore[no-untyped-call]
     a = random(100, 100)
     close(a @ a, a.double() @ a.double())
